@@ -4,21 +4,19 @@ As text, methods are joined by ` | ` in any order, each `name`, `name:budget` or
 `snapkv:2048 | int4`. Wrong combinations fail here, when the plan is built, with the reason.
 """
 
-import ast
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib import import_module
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from farspan import heads
+from farspan import heads, method_values
 from farspan.budget import Budget
-from farspan.errors import PlanError, UnknownName, UsageError, did_you_mean
-from farspan.registry import Method, Parameter, find, names, parameters, table, unknown
+from farspan.errors import PlanError, did_you_mean
+from farspan.method_values import BUDGET_FORMS, DEFAULT
+from farspan.registry import Method, find, parameters, table
 
 if TYPE_CHECKING:
     from farspan.methods.order import Order
@@ -28,13 +26,11 @@ SLOTS = (
     "parallel", "speculate", "constrain",
 )  # fmt: skip
 RETAIN = ("score", "allocate", "fold")
-DEFAULT = "full"  # the empty plan's name: everything is held, nothing is dropped
 DEFAULT_ORDER = "stream"
 VERSION = 1
 
 _DROPPING = ("compress", *RETAIN)
 _GRAMMAR = "A plan is methods joined by ' | ', each written name, name:budget or name(parameter=value, ...)."
-_BUDGET_FORMS = "write {0}:2048, {0}:10% or {0}:1.5GiB"
 
 _QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _METHOD = re.compile(
@@ -43,8 +39,6 @@ _METHOD = re.compile(
     re.ASCII | re.DOTALL,
 )
 _PARAMETER = re.compile(rf"\s*(?P<name>\w+)\s*=\s*(?P<value>{_QUOTED}|[^,='\"]*)\s*(?:,|$)", re.ASCII | re.DOTALL)
-_BARE = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
-_INTEGER = re.compile(r"[+-]?\d+(?:_\d+)*", re.ASCII)
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,14 +82,14 @@ class Plan:
             raise PlanError(f"This is not the JSON form of a plan: {type(error).__name__} {error}.") from None
         if version != VERSION:
             raise PlanError(f"This plan has version {version!r}, and this farspan reads version {VERSION}.")
-        return cls(tuple(_build(name, values) for name, values in entries))
+        return cls(tuple(method_values.build(name, values) for name, values in entries))
 
     def to_json(self) -> dict[str, Any]:
         """The plan as an object for `json.dumps`: every parameter explicit, the order always included."""
         methods = sorted({*self.methods, self.order}, key=_slot_index)
         return {
             "version": VERSION,
-            "methods": [{"name": method.name, "parameters": _values(method)} for method in methods],
+            "methods": [{"name": method.name, "parameters": method_values.values(method)} for method in methods],
         }
 
     @property
@@ -128,7 +122,7 @@ class Plan:
 
     def __str__(self) -> str:
         """The canonical text: slots in order, and only what differs from the defaults."""
-        return " | ".join(_text(method) for method in self.methods) or DEFAULT
+        return " | ".join(method_values.text(method) for method in self.methods) or DEFAULT
 
     def __repr__(self) -> str:
         return f"Plan.parse({str(self)!r})"
@@ -136,7 +130,7 @@ class Plan:
 
 def _arranged(methods: Iterable[Method]) -> tuple[Method, ...]:
     by_slot: dict[str, Method] = {}
-    for method in (_typed(method) for method in methods):
+    for method in (method_values.typed(method) for method in methods):
         if method.slot not in SLOTS:
             raise PlanError(f"{method.name!r} is of the family {method.family!r}: plans have no slot for it.")
         other = by_slot.setdefault(method.slot, method)
@@ -149,7 +143,7 @@ def _arranged(methods: Iterable[Method]) -> tuple[Method, ...]:
     arranged = sorted(by_slot.values(), key=_slot_index)
     for method in arranged:
         _check_slots(method, by_slot)
-        _naming(method.name, method.check)
+        method_values.naming(method.name, method.check)
     # The default order is what a plan without one means, so both are one plan.
     return tuple(method for method in arranged if method != find(DEFAULT_ORDER)())
 
@@ -169,7 +163,7 @@ def _settle_budget(by_slot: dict[str, Method]) -> None:
     if not any(parameter.name == "budget" for parameter in parameters(type(scorer))):
         return
     if not given:
-        raise PlanError(f"{named.name!r} needs a budget: {_BUDGET_FORMS.format(named.name)}.")
+        raise PlanError(f"{named.name!r} needs a budget: {BUDGET_FORMS.format(named.name)}.")
     by_slot[given[0].slot] = replace(given[0], budget=None)
     by_slot["score"] = replace(scorer, budget=_budget(given[0]))
 
@@ -220,20 +214,6 @@ def _budget(method: Method) -> Budget | None:
     return getattr(method, "budget", None)
 
 
-def _values(method: Method) -> dict[str, Any]:
-    """Every parameter as JSON holds it."""
-    values = {parameter.name: getattr(method, parameter.name) for parameter in parameters(type(method))}
-    return {name: str(value) if isinstance(value, Budget) else value for name, value in values.items()}
-
-
-def _naming(name: str, action: Callable[..., Any], *arguments: Any) -> Any:
-    """What the action returns, or its error with the method's name before the message."""
-    try:
-        return action(*arguments)
-    except UsageError as error:
-        raise type(error)(f"{name}: {error}") from None
-
-
 class _Written(NamedTuple):
     """A method as it stands in a plan's text."""
 
@@ -255,12 +235,15 @@ def _methods_in(text: str) -> Iterator[_Written]:
 
 
 def _from_text(name: str, budget: str | None, written: str | None) -> Method:
-    kinds = {parameter.name: _kind(name, parameter) for parameter in parameters(_find(name))}
+    kinds = {
+        parameter.name: method_values.kind_of(name, parameter)
+        for parameter in parameters(method_values.find_method(name))
+    }
     values: dict[str, Any] = {}
     if budget is not None:
         if "budget" not in kinds:
-            raise PlanError(f"{name!r} takes no budget. {_takes(name)}")
-        values["budget"] = _naming(name, Budget.parse, budget)
+            raise PlanError(f"{name!r} takes no budget. {method_values.takes(name)}")
+        values["budget"] = method_values.naming(name, Budget.parse, budget)
     at = 0
     while written and written[at:].strip():
         match = _PARAMETER.match(written, at)
@@ -270,140 +253,5 @@ def _from_text(name: str, budget: str | None, written: str | None) -> Method:
         key, at = match["name"], match.end()
         if key in values:
             raise PlanError(f"{name}: {key} is given twice.")
-        values[key] = _read(match["value"].strip(), kinds[key]) if key in kinds else match["value"]
-    return _build(name, values)
-
-
-def _build(name: str, values: Mapping[str, Any]) -> Method:
-    method = _find(name)
-    known = parameters(method)
-    allowed = [parameter.name for parameter in known]
-    for key in values:
-        if key not in allowed:
-            raise PlanError(f"{name!r} has no parameter {key!r}.{did_you_mean(key, allowed)} {_takes(name)}")
-    for parameter in known:
-        if parameter.required and parameter.name not in values:
-            if parameter.name == "budget":
-                raise PlanError(f"{name!r} needs a budget: {_BUDGET_FORMS.format(name)}.")
-            example = f"{name}({parameter.name}=...)"
-            raise PlanError(f"{name!r} needs {parameter.name}: write {example}. {_takes(name)}")
-    return _typed(method(**values))
-
-
-def _find(name: str) -> type[Method]:
-    try:
-        return find(name)
-    except UnknownName:
-        raise unknown(name, [DEFAULT, *names()]) from None
-
-
-def _takes(name: str) -> str:
-    listed = [
-        parameter.name if parameter.required else f"{parameter.name}={_shown(parameter.default)}"
-        for parameter in parameters(find(name))
-    ]
-    return f"It takes {', '.join(listed)}." if listed else "It takes no parameters."
-
-
-class _Kind(NamedTuple):
-    """What a parameter may hold."""
-
-    type: type
-    choices: tuple[Any, ...]  # a Literal's, else none
-    optional: bool
-
-
-def _kind(name: str, parameter: Parameter) -> _Kind:
-    annotated = parameter.type
-    union = get_args(annotated) if get_origin(annotated) in (Union, UnionType) else (annotated,)
-    members = [member for member in union if member is not type(None)]
-    choices = get_args(members[0]) if get_origin(members[0]) is Literal else ()
-    kind = type(choices[0]) if choices else members[0]
-    if len(members) != 1 or kind not in (bool, int, float, str, Budget):
-        raise TypeError(
-            f"{name}: the parameter {parameter.name!r} is annotated {annotated}; "
-            "it must be an int, float, bool, str, Literal or Budget, or one of these or None."
-        )
-    return _Kind(kind, choices, len(members) < len(union))
-
-
-def _read(text: str, kind: _Kind) -> Any:
-    """The value that a parameter's text stands for, or the text itself where it does not fit."""
-    if text[:1] in ("'", '"'):
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            raise PlanError(f"{text} is not a well-formed string.") from None
-    if kind.optional and text.lower() == "none":
-        return None
-    if kind.type is bool:
-        return {"true": True, "false": False}.get(text.lower(), text)
-    try:
-        if kind.type is float or (kind.type is int and _INTEGER.fullmatch(text)):
-            return kind.type(text)
-    except ValueError:  # not a number, or one with thousands of digits
-        pass
-    return text
-
-
-def _typed(method: Method) -> Method:
-    """The method with each value of exactly its parameter's type, so that equal plans serialise alike."""
-    changed: dict[str, Any] = {}
-    for parameter in parameters(type(method)):
-        value = getattr(method, parameter.name)
-        if (converted := _converted(method.name, parameter, value)) is not value:
-            changed[parameter.name] = converted
-    for name in method.artefacts:
-        value = changed.get(name, getattr(method, name))
-        if (kept := _naming(method.name, heads.pinned, value)) != value:
-            changed[name] = kept
-    return replace(method, **changed) if changed else method
-
-
-def _converted(name: str, parameter: Parameter, value: Any) -> Any:
-    kind = _kind(name, parameter)
-    if value is None and (kind.optional or parameter.default is None):
-        return None
-    if kind.choices:
-        if value in kind.choices and type(value) is kind.type:
-            return value
-        allowed = ", ".join(map(_shown, kind.choices))
-        raise PlanError(f"{name}: {parameter.name} is one of {allowed}, not {value!r}.")
-    if kind.type is Budget:
-        return _naming(f"{name}: {parameter.name}", Budget.parse, value)
-    if kind.type is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return _finite(name, parameter.name, value)
-    if type(value) is not kind.type:
-        article = "an" if kind.type is int else "a"
-        raise PlanError(f"{name}: {parameter.name} takes {article} {kind.type.__name__}, not {value!r}.")
-    return value
-
-
-def _finite(name: str, parameter: str, value: float) -> float:
-    try:
-        number = float(value) + 0.0  # the sum turns -0.0 into 0.0, which equals it and prints otherwise
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise PlanError(f"{name}: {parameter} takes a finite number, not {value!r}.")
-    return number
-
-
-def _shown(value: Any) -> str:
-    """A value as it stands in a plan's text."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str) and (not _BARE.fullmatch(value) or value.lower() == "none"):
-        return repr(value)
-    return str(value)
-
-
-def _text(method: Method) -> str:
-    text, listed = method.name, []
-    for parameter in parameters(type(method)):
-        value = getattr(method, parameter.name)
-        if parameter.name == "budget" and isinstance(value, Budget) and value != parameter.default:
-            text += f":{value}"
-        elif value != parameter.default:
-            listed.append(f"{parameter.name}={_shown(value)}")
-    return f"{text}({', '.join(listed)})" if listed else text
+        values[key] = method_values.read(match["value"].strip(), kinds[key]) if key in kinds else match["value"]
+    return method_values.build(name, values)
