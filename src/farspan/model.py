@@ -7,20 +7,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from farspan.answer import Foreseen
 from farspan.budget import Budget
-from farspan.cache import SequenceCache
 from farspan.cache import file as context_file
 from farspan.cache.codec import recoder
 from farspan.context import Context, ReadCost
-from farspan.errors import CapacityError, DocumentError, ForeignContext, OptionError, PlanDoesNotApply, UsageError
+from farspan.errors import CapacityError, ForeignContext, OptionError, PlanDoesNotApply, UsageError
 from farspan.heads import HeadProfile
 from farspan.methods.compress.base import Compressor
 from farspan.methods.retain._profiled import Profiled
@@ -30,6 +28,7 @@ from farspan.plan import Plan
 from farspan.profiling import LENGTH, TEXTS, Hook, make_profile
 from farspan.runtime import hf_fingerprint, hf_load, hf_sampling
 from farspan.runtime.answering import Answering
+from farspan.runtime.feed import Part, joined, to_read
 from farspan.runtime.hf import Prepared, Runtime
 from farspan.runtime.hf_cache import FarspanCache
 from farspan.runtime.hf_inspect import prepare_model
@@ -37,10 +36,11 @@ from farspan.runtime.hf_prompts import Prompts
 from farspan.runtime.kinds import kinds_of
 from farspan.runtime.layout import ModelLayout
 from farspan.runtime.packing import turn_of
+from farspan.runtime.padding import side_by_side
 from farspan.runtime.positions import PositionSpec
 from farspan.runtime.reader import Job, ProgressHook, Report, read, stated_peak
 from farspan.runtime.step import Row
-from farspan.text import Asked, Document, Segment, TokenMap, Tokens, as_documents, tokenize
+from farspan.text import Asked, Document, TokenMap, as_documents, tokenize
 
 Documents = str | Path | Document | Sequence[str | Path | Document]
 EMBEDDED = "reference"  # the name under which the embedded model is loaded and written into files
@@ -124,7 +124,7 @@ class Model:
             raise UsageError(f"{len(probes)} probes for {len(batch)} sets of documents; give one each, or None")
         prefix = self.prompts.prefix()
         parts = [self._parts(each, chosen, probe) for each, probe in zip(batch, probes, strict=True)]
-        fed = [_joined(p, prefix, self.prompts.separator()) for p in parts]
+        fed = [joined(p, prefix, self.prompts.separator()) for p in parts]
         longest = max((each.ids.numel() for each in fed), default=0)
         positions = self._positions(length, longest)
         jobs = [
@@ -149,7 +149,7 @@ class Model:
         """See `Context.append`."""
         parts = self._parts(documents, context.plan, probe)
         before = self.prompts.more(last=context._unfed, eos=self.eos)
-        ids, tokens, nontext = _joined(parts, before, self.prompts.separator(), context.tokens, context.seen)
+        ids, tokens, nontext = joined(parts, before, self.prompts.separator(), context.tokens, context.seen)
         context.positions.check(context.next_position + ids.numel() + 1, f"appending {ids.numel()} tokens")
         job = Job(context._cache.fork(), ids, context.plan, self._probe(probe), nontext, self._kinds(context.plan))
         report = read(self.runtime(context.positions), [job], progress)
@@ -183,19 +183,9 @@ class Model:
         entries = tokens if chosen.budget is None else self.layout.budget(chosen, chosen.budget, tokens)
         return Foreseen(tokens, peak, self.layout.size_of(chosen, tokens)(min(tokens, entries)))
 
-    def _parts(
-        self, documents: Documents, plan: Plan, question: str | Asked | None
-    ) -> list[tuple[int, Document, Tokens]]:
-        """-> (number of the document, document, the tokens of it that will be read), in order."""
+    def _parts(self, documents: Documents, plan: Plan, question: str | Asked | None) -> list[Part]:
         whole = [(d, tokenize(d.text, self.tokenizer)) for d in as_documents(documents)]
-        for document, tokens in whole:
-            if not len(tokens):
-                raise DocumentError(f"{document.source} holds no token to read")
-        compressor = plan.get("compress")
-        if compressor is None:
-            return [(i, d, t) for i, (d, t) in enumerate(whole)]
-        assert isinstance(compressor, Compressor)
-        return _compressed(whole, compressor, question.text if isinstance(question, Asked) else question)
+        return to_read(whole, plan, question)
 
     def _probe(self, question: str | Asked | None) -> Tensor | None:
         return None if question is None else self.prompts.question(question, last=None, eos=self.eos)
@@ -276,7 +266,7 @@ class Model:
             return Row(sequences[index], tokens, packer=packing[index], answering=answering[index])
 
         past = FarspanCache.for_generate(len(self.layout.layers), specs[0], sequences, row)
-        made = _side_by_side(sequences, asked, self.tokenizer.pad_token_id or 0)
+        made = side_by_side(sequences, asked, self.tokenizer.pad_token_id or 0)
         return {**{name: tensor.to(self.hf.device) for name, tensor in made.items()}, "past_key_values": past}
 
     # -- files ---------------------------------------------------------------------------------------------------
@@ -373,101 +363,9 @@ def prepare(hf_model: Any) -> Any:
     return hf_model
 
 
-def _side_by_side(sequences: Sequence[SequenceCache], asked: Sequence[Tensor], pad: int) -> dict[str, Tensor]:
-    """Ids, mask and positions [B, slots]: what was seen, then what is asked, both padded on the left to the longest.
-
-    `generate` cuts off as many slots as the cache counts, which must be what was seen, in every row.
-    """
-    old = [sequence.ids().long() for sequence in sequences]
-    coming = [torch.arange(ids.numel()) + s.next_position for s, ids in zip(sequences, asked, strict=True)]
-    columns = {
-        "input_ids": (old, asked, pad),
-        "attention_mask": ([torch.ones_like(t) for t in old], [torch.ones_like(t) for t in asked], 0),
-        "position_ids": ([torch.arange(t.numel()) for t in old], coming, 0),
-    }
-    return {
-        name: torch.cat(
-            [
-                pad_sequence(list(part), batch_first=True, padding_value=filler, padding_side="left")
-                for part in (before, after)
-            ],
-            1,
-        )
-        for name, (before, after, filler) in columns.items()
-    }
-
-
-class _Feed(NamedTuple):
-    """What is fed: token ids [T], where each comes from, and [T] bool which are marked as no text (None: none is)."""
-
-    ids: Tensor
-    tokens: TokenMap
-    nontext: Tensor | None
-
-
 def _cost(report: Report, job: Job) -> ReadCost:
     seen = job.cache.seen
     return ReadCost(report.seconds, job.ids.numel(), report.peak_bytes, report.stated_peak_bytes, seen)
-
-
-def _joined(
-    parts: list[tuple[int, Document, Tokens]],
-    before: Tensor,
-    separator: Tensor,
-    tokens: TokenMap | None = None,
-    at: int = 0,
-) -> _Feed:
-    """Token ids of all parts, `separator` between documents, after what was fed `before` them."""
-    ids, known, number = [before], tokens or TokenMap(), None
-    marks = [torch.zeros(before.numel(), dtype=torch.bool)]
-    at += before.numel()
-    for document_number, document, its in parts:
-        if number is not None and document_number != number:
-            ids.append(separator)
-            marks.append(torch.zeros(separator.numel(), dtype=torch.bool))
-            at += separator.numel()
-        number = document_number
-        known = known.extended(document, its, at=at)
-        ids.append(torch.from_numpy(its.ids).long())
-        marks.append(_marked(document, its))
-        at += len(its)
-    nontext = torch.cat(marks)
-    return _Feed(torch.cat(ids), known, nontext if bool(nontext.any()) else None)
-
-
-def _marked(document: Document, tokens: Tokens) -> Tensor:
-    """[n] bool: which of a document's tokens hold characters of a span marked as no text."""
-    marked = torch.zeros(len(tokens), dtype=torch.bool)
-    for start, end in document.nontext:
-        marked |= torch.from_numpy((tokens.spans[:, 0] < end) & (tokens.spans[:, 1] > start))
-    return marked
-
-
-def _compressed(
-    whole: list[tuple[Document, Tokens]], compressor: Compressor, question: str | None
-) -> list[tuple[int, Document, Tokens]]:
-    """What a compressor leaves of the documents, as token ranges of them."""
-    segments, starts, at = [], [], 0
-    for i, (document, tokens) in enumerate(whole):
-        whole_document = Segment(
-            source=document.source,
-            document=i,
-            start=0,
-            end=len(document.text),
-            token_start=at,
-            token_end=at + len(tokens),
-        )
-        segments.append(whole_document)
-        starts.append(at)
-        at += len(tokens)
-    assert isinstance(compressor.budget, Budget), f"{compressor.name} has a budget"
-    kept = compressor.compress(segments, question, compressor.budget.resolve(tokens=at))
-    parts = []
-    for segment in kept:
-        document, tokens = whole[segment.document]
-        span = slice(segment.token_start - starts[segment.document], segment.token_end - starts[segment.document])
-        parts.append((segment.document, document, Tokens(tokens.ids[span], tokens.spans[span])))
-    return parts
 
 
 __all__ = ["Model", "load", "prepare", "profile"]
