@@ -21,6 +21,7 @@ from farspan.context import Context, ReadCost
 from farspan.errors import CapacityError, ForeignContext, OptionError, PlanDoesNotApply, UsageError
 from farspan.heads import HeadProfile
 from farspan.methods.compress.base import Compressor
+from farspan.methods.positions.base import Positions
 from farspan.methods.retain._profiled import Profiled
 from farspan.methods.retain.base import Scorer
 from farspan.methods.store.base import Place
@@ -37,7 +38,7 @@ from farspan.runtime.kinds import kinds_of
 from farspan.runtime.layout import ModelLayout
 from farspan.runtime.packing import turn_of
 from farspan.runtime.padding import side_by_side
-from farspan.runtime.positions import PositionSpec
+from farspan.runtime.positions import PositionSpec, apart
 from farspan.runtime.reader import Job, ProgressHook, Report, read, stated_peak
 from farspan.runtime.step import Row
 from farspan.text import Asked, Document, TokenMap, as_documents, tokenize
@@ -115,7 +116,8 @@ class Model:
         trace: bool = False,
     ) -> list[Context]:
         """Read several sets of documents side by side, packed without padding -> a context each, equal to those of
-        single reads. `trace` records every decision, for the replay oracle.
+        single reads; where positions are decided differently, one after the other. `trace` records every decision, for
+        the replay oracle.
         """
         chosen = Plan.parse(plan)
         self.check(chosen)
@@ -125,17 +127,19 @@ class Model:
         prefix = self.prompts.prefix()
         parts = [self._parts(each, chosen, probe) for each, probe in zip(batch, probes, strict=True)]
         fed = [joined(p, prefix, self.prompts.separator()) for p in parts]
-        longest = max((each.ids.numel() for each in fed), default=0)
-        positions = self._positions(length, longest)
+        specs = self._specs(chosen, length, [each.ids.numel() for each in fed])
         jobs = [
             Job(self.layout.empty(trace=trace), each.ids, chosen, self._probe(probe), each.nontext, self._kinds(chosen))
             for each, probe in zip(fed, probes, strict=True)
         ]
-        report = read(self.runtime(positions), jobs, progress)
-        cost = [_cost(report, job) for job in jobs]
+        cost: dict[int, ReadCost] = {}
+        for positions in dict.fromkeys(specs):
+            together = [i for i, spec in enumerate(specs) if spec is positions]
+            report = read(self.runtime(positions), [jobs[i] for i in together], progress)
+            cost |= {i: _cost(report, jobs[i]) for i in together}
         return [
-            Context(self, chosen, positions, each.tokens, c, job.cache)
-            for each, job, c in zip(fed, jobs, cost, strict=True)
+            Context(self, chosen, specs[i], each.tokens, cost[i], job.cache)
+            for i, (each, job) in enumerate(zip(fed, jobs, strict=True))
         ]
 
     def append(
@@ -162,6 +166,8 @@ class Model:
             if isinstance(method, Profiled):
                 method.load().belongs(self.fingerprint, self.path)
         self.layout.check(plan)
+        if (method := _method(plan)) is not None:
+            self._prepared.places.check(method, self.layout)
         place = plan.get("place")
         reason = place.applies_on(self.hf.device) if isinstance(place, Place) else None
         if place is not None and reason is not None:
@@ -177,7 +183,7 @@ class Model:
         if (compressor := chosen.get("compress")) is not None:
             assert isinstance(compressor, Compressor) and isinstance(compressor.budget, Budget)
             tokens = min(tokens, compressor.budget.resolve(tokens=tokens))
-        body = self.runtime(self._positions(None, tokens))
+        body = self.runtime(self._positions(chosen, None, tokens))
         lent = torch.zeros(probe, dtype=torch.int64) if probe else None
         peak = stated_peak(body, Job(self.layout.empty(), torch.zeros(tokens, dtype=torch.int64), chosen, lent))
         entries = tokens if chosen.budget is None else self.layout.budget(chosen, chosen.budget, tokens)
@@ -200,14 +206,22 @@ class Model:
         size = max(len(self.tokenizer), self.hf.get_input_embeddings().weight.shape[0])
         return kinds_of(self.tokenizer, size)
 
-    def _positions(self, length: int | None, tokens: int) -> PositionSpec:
+    def _positions(self, plan: Plan, length: int | None, tokens: int) -> PositionSpec:
         if length is not None and length < tokens:
             raise CapacityError(
                 f"length={length} is less than the {tokens} tokens to read; leave it out for {tokens + ROOM}"
             )
-        positions = self._prepared.positions(length or tokens + ROOM)
+        positions = self._prepared.positions(length or tokens + ROOM, _method(plan))
         positions.check(tokens + 1, f"reading {tokens} tokens")
         return positions
+
+    def _specs(self, plan: Plan, length: int | None, tokens: Sequence[int]) -> list[PositionSpec]:
+        """For each of several texts of so many tokens; those that are placed alike have one, that of the longest."""
+        specs: dict[int, PositionSpec] = {}
+        for count in sorted(set(tokens), reverse=True):
+            made = self._positions(plan, length, count)
+            specs[count] = next((spec for spec in specs.values() if spec.agrees(made)), made)
+        return [specs[count] for count in tokens]
 
     def profile(
         self, *, length: int = LENGTH, texts: int = TEXTS, seed: int = 0, progress: Hook | None = None
@@ -251,11 +265,8 @@ class Model:
         if len(contexts) != len(questions) or not contexts:
             raise UsageError(f"{len(contexts)} contexts and {len(questions)} questions; give one of each for every row")
         specs = [context.positions for context in contexts]
-        if any(spec.bound and spec.length != specs[0].length for spec in specs):
-            raise CapacityError(
-                f"these contexts were read for {sorted({spec.length for spec in specs})} positions, and the model's "
-                "angles depend on that; read them with one length=..., or ask them one by one"
-            )
+        if (reason := apart(specs)) is not None:
+            raise CapacityError(reason)
         asked = [context._question(question) for context, question in zip(contexts, questions, strict=True)]
         sequences = [context._cache.fork() for context in contexts]
         rotations = self.runtime(specs[0]).rotations
@@ -304,7 +315,7 @@ class Model:
                 f"{os.fspath(path)} was read with {manifest['model']!r}; {self.path!r} is another model: {how}"
             )
         plan = Plan.from_json(manifest["plan"])
-        positions = self._prepared.positions(manifest["positions"]["length"])
+        positions = self._prepared.places.restored(manifest["positions"])
         turn = partial(turn_of, self.runtime(positions).rotations)
         keep = plan.get("place") is None
         opened = context_file.load(Path(path), device=str(self.hf.device), keep=keep, turn=turn)
@@ -361,6 +372,13 @@ def prepare(hf_model: Any) -> Any:
     """
     prepare_model(hf_model)
     return hf_model
+
+
+def _method(plan: Plan) -> Positions | None:
+    """The plan's positions method."""
+    method = plan.get("positions")
+    assert method is None or isinstance(method, Positions)
+    return method
 
 
 def _cost(report: Report, job: Job) -> ReadCost:

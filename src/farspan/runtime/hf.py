@@ -10,19 +10,19 @@ cache is in use. Without one of our caches a prepared model behaves as before.
 from __future__ import annotations
 
 import inspect
-import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from farspan.errors import ForeignContext, UnsupportedModel
+from farspan.methods.positions.base import Positions
 from farspan.runtime.hf_cache import NAME, FarspanCache, attention, mask, running
+from farspan.runtime.hf_positions import RotaryPositions
 from farspan.runtime.layout import ModelLayout
-from farspan.runtime.positions import PositionSpec, fixed_copy, rotary
+from farspan.runtime.positions import PositionSpec
 from farspan.runtime.step import Step
 from farspan.signals import Rotations
 
@@ -34,7 +34,8 @@ class Prepared:
         self.model = model
         self.config = model.config.get_text_config(decoder=True)
         self.body, self.layers = find_layers(model)
-        self.rotaries = [m for m in self.body.modules() if type(m).__name__.endswith("RotaryEmbedding")]
+        self.places = RotaryPositions(model, self.body, self.layers)
+        self.rotaries = self.places.modules
         self.layout: ModelLayout = ModelLayout((), model.dtype, self.config.hidden_size, None)  # filled by inspection
         self.default_positions = self.positions(1)
         self._active: list[PositionSpec] = []
@@ -99,20 +100,14 @@ class Prepared:
     @property
     def trained_length(self) -> int | None:
         """The longest text the model was built for."""
-        return getattr(self.config, "max_position_embeddings", None)
+        return self.places.trained_length
 
-    def positions(self, length: int) -> PositionSpec:
-        """Decide positions for a context of up to `length` tokens."""
-        learned = _learned_positions(self.body)
-        if learned is not None:
-            return PositionSpec("learned", learned, learned, True, rope_type="learned")
-        if not self.rotaries:
-            return PositionSpec("none", length, self.trained_length, False, rope_type="none")
-        copies = [fixed_copy(module, length, ROPE_INIT_FUNCTIONS) for module in self.rotaries]
-        dependent = set().union(*(types for _, types in copies))
-        fixed = tuple(twin for twin, _ in copies)
-        kind = "+".join(sorted(dependent)) or "default"
-        return PositionSpec("rope", length, self.trained_length, bool(dependent), rope_type=kind, modules=fixed)
+    def positions(self, length: int, method: Positions | None = None) -> PositionSpec:
+        """Decide positions for a context of up to `length` tokens: the model's own, or those of a plan's method.
+
+        Raises PlanDoesNotApply where the method has nothing to act on.
+        """
+        return self.places.own(length) if method is None else self.places.chosen(method, length, self.layout)
 
     # -- running -----------------------------------------------------------------------------------------------
 
@@ -162,59 +157,32 @@ class Prepared:
         hidden = hidden[None]
         for index in range(first, last + 1):
             layer = self.layers[index]
-            extra = {"position_embeddings": self._angles(spec, position_ids, index)} if self.rotaries else {}
+            extra = {"position_embeddings": self.places.angles(spec, position_ids, index)} if self.rotaries else {}
             out = layer(
                 hidden, attention_mask=None, position_ids=position_ids, past_key_values=cache, use_cache=True, **extra
             )
             hidden = out[0] if isinstance(out, tuple) else out
         return hidden[0]
 
-    def _angles(self, spec: PositionSpec, position_ids: Tensor, index: int) -> tuple[Tensor, Tensor]:
-        module = self.rotaries[0]
-        per_layer = "layer_type" in inspect.signature(module.forward).parameters
-        layer_type = self.config.layer_types[index] if per_layer else None
-        return rotary(spec.modules[0], position_ids, layer_type)
-
     def rotate(self, keys: Tensor, moves: Tensor, index: int, positions: PositionSpec | None = None) -> Tensor:
-        """keys [H, N, D] as layer `index` cached them -> as they would be `moves` [N] positions further on.
+        """See `RotaryPositions.rotate`."""
+        return self.places.rotate(keys, moves, index, positions or self.default_positions)
 
-        Rotations add up, so R(old + move) = R(move) R(old): the model's own function applies R(move), whatever its
-        layout and partial dimensions, in float32. Raises UnsupportedModel for models that do not rotate keys.
-        """
-        apply = self._apply_rotation(index)
-        if not self.rotaries or apply is None:
-            raise UnsupportedModel(f"{type(self.model).__name__} does not rotate its keys, so they cannot be moved")
-        spec = positions or self.default_positions
-        cos, sin = self._angles(spec, moves[None].to(keys.device), index)
-        scale = self._angle_scale(spec.modules[0], index)  # cached keys have it already
-        wide = keys[None].float()
-        return apply(wide, wide, cos / scale, sin / scale)[1][0].to(keys.dtype)
+    def place(
+        self, keys: Tensor, old: Tensor, new: Tensor, index: int, positions: PositionSpec | None = None
+    ) -> Tensor:
+        """See `RotaryPositions.place`."""
+        return self.places.place(keys, old, new, index, positions or self.default_positions)
 
     def mean_rotation(self, first: int, last: int, index: int, positions: PositionSpec | None = None) -> Tensor:
-        """-> [D, D] float32: layer `index`'s rotation averaged over positions first..last, for columns.
-
-        Rotating is linear in cosines and sines, so their mean gives the mean rotation in one step.
-        """
-        spec = positions or self.default_positions
-        cos, sin = self._angles(spec, torch.arange(first, last + 1, device=self.model.device)[None], index)
-        scale = self._angle_scale(spec.modules[0], index)
-        cos, sin = (part.mean(1, keepdim=True) / scale for part in (cos, sin))
-        rows = torch.eye(self.layout.layers[index].head_size, device=cos.device)[None, None]
-        return self._apply_rotation(index)(rows, rows, cos, sin)[1][0, 0].T
+        """See `RotaryPositions.mean_rotation`."""
+        size = self.layout.layers[index].head_size
+        return self.places.mean_rotation(first, last, index, size, positions or self.default_positions)
 
     @property
     def rotates(self) -> bool:
         """Whether keys carry their positions as rotations, which can then be reckoned with."""
-        return bool(self.rotaries) and self._apply_rotation(0) is not None
-
-    def _apply_rotation(self, index: int) -> Any:
-        return getattr(sys.modules[type(self.layers[index]).__module__], "apply_rotary_pos_emb", None)
-
-    def _angle_scale(self, module: nn.Module, index: int) -> float:
-        """What a rotary module multiplies its cosines and sines with (YaRN's attention factor, say)."""
-        shared: Any = getattr(module, "attention_scaling", None)
-        its: Any = getattr(module, f"{self.config.layer_types[index]}_attention_scaling") if shared is None else shared
-        return float(its)
+        return self.places.rotates
 
     def finish(self, hidden: Tensor) -> Tensor:
         """hidden [n, hidden] after the last layer -> after the final norm (and projection, where there is one)."""
@@ -253,6 +221,10 @@ class Runtime:
     def rotate(self, keys: Tensor, moves: Tensor, index: int) -> Tensor:
         """keys [H, N, D] of one layer -> as they would be `moves` [N] positions further on."""
         return self.prepared.rotate(keys, moves, index, self.positions)
+
+    def place(self, keys: Tensor, old: Tensor, new: Tensor, index: int) -> Tensor:
+        """keys [H, N, D] of one layer at positions `old` [N] -> as they would be at positions `new` [N]."""
+        return self.prepared.place(keys, old, new, index, self.positions)
 
     def mean_rotation(self, first: int, last: int, index: int) -> Tensor:
         """-> [D, D] float32: the rotation of one layer averaged over positions first..last, for columns."""
@@ -312,12 +284,3 @@ def find_layers(model: PreTrainedModel) -> tuple[nn.Module, nn.ModuleList]:
     raise UnsupportedModel(
         f"{type(model).__name__} has no list of {config.num_hidden_layers} layers that farspan can find"
     )
-
-
-def _learned_positions(body: nn.Module) -> int | None:
-    """How many positions the model learned, for models that learn them."""
-    for name in ("wpe", "embed_positions"):
-        table = getattr(body, name, None)
-        if isinstance(table, nn.Embedding):
-            return table.num_embeddings - getattr(table, "offset", 0)
-    return None

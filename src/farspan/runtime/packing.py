@@ -133,7 +133,8 @@ def turn_of(rotations: Rotations | None, layer: int) -> Turn | None:
 
 
 def _turned(rotations: Rotations, layer: int, keys: Tensor, moves: Tensor) -> Tensor:
-    return rotations.rotate(keys, moves, layer)
+    """Stores turn keys back to position 0, and from there to their own."""
+    return rotations.place(keys, (-moves).clamp(min=0), moves.clamp(min=0), layer)
 
 
 def seal_layer(layer: LayerCache, packing: Packing | None, seen: int, events: Events | None) -> None:

@@ -2,21 +2,52 @@
 
 A model's own rotary module is copied and its frequencies fixed for the context's length, so that frequencies which
 depend on length (`dynamic`, `longrope`) can never change under keys that are already cached; rotations are computed
-in float32 because bfloat16 breaks their relativity at length.
+in float32 because bfloat16 breaks their relativity at length. Where a plan has a positions method, the copies get its
+frequencies; what it decided is kept as plain numbers, in the context and in its file.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from farspan.errors import CapacityError
+from farspan.methods.positions.base import Grouping, Positions, Rope
 
 Kind = Literal["rope", "learned", "none"]
+
+
+class Frequencies(NamedTuple):
+    """What one kind of layers turns by, as numbers: see `Rope`."""
+
+    inverse: tuple[float, ...]
+    scale: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What a positions method decided for one context: enough to place its tokens again without the method.
+
+    `ropes` has frequencies by layer type, under "" where all layers share them.
+    """
+
+    method: str
+    factor: float
+    ropes: Mapping[str, Frequencies]
+    unscaled: int = 0
+    grouping: Grouping | None = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Placement:
+        """What a context file holds of it."""
+        ropes = {name: Frequencies(tuple(inverse), scale) for name, (inverse, scale) in data["ropes"].items()}
+        grouping = data["grouping"] and Grouping(*data["grouping"])
+        return cls(**{**data, "ropes": ropes, "grouping": grouping})
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +63,18 @@ class PositionSpec:
     rope_type: str = "default"
     modules: tuple[nn.Module, ...] = field(default=(), repr=False)
     """Rotary modules with fixed frequencies, in the order in which a body holds its own: any instance can use them."""
+    placement: Placement | None = field(default=None, repr=False)
+    """What a positions method decided; None where the model's own positions are used."""
+
+    @property
+    def grouping(self) -> Grouping | None:
+        """How positions depend on pairs of tokens; None where they do not."""
+        return None if self.placement is None else self.placement.grouping
+
+    def agrees(self, other: PositionSpec) -> bool:
+        """Whether the tokens of another context are placed alike, so that both can share a forward pass."""
+        unlike = (self.bound or other.bound) and self.length != other.length
+        return self.placement == other.placement and not unlike
 
     def angles(self, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, Tensor]:
         """position_ids [T] -> cos, sin [T, rotary dimensions] in float32, in the model's own layout.
@@ -56,15 +99,29 @@ class PositionSpec:
                 )
             )
 
-    def describe(self) -> dict[str, str | int | bool | None]:
+    def describe(self) -> dict[str, Any]:
         """As it is written to a context file."""
-        return {
+        own = {
             "kind": self.kind,
             "length": self.length,
             "trained": self.trained,
             "bound": self.bound,
             "rope_type": self.rope_type,
         }
+        return own if self.placement is None else {**own, "placement": asdict(self.placement)}
+
+
+def apart(specs: Sequence[PositionSpec]) -> str | None:
+    """Why contexts of these positions cannot share a forward pass, or None if they can."""
+    if all(spec.agrees(specs[0]) for spec in specs):
+        return None
+    types = sorted({spec.rope_type for spec in specs})
+    if len(types) > 1:
+        return f"these contexts were read with different positions ({', '.join(types)}); ask them one by one"
+    return (
+        f"these contexts were read for {sorted({spec.length for spec in specs})} positions, and their angles depend on "
+        "that; read them with one length=..., or ask them one by one"
+    )
 
 
 def rotary(module: nn.Module, position_ids: Tensor, layer_type: str | None) -> tuple[Tensor, Tensor]:
@@ -94,3 +151,82 @@ def fixed_copy(module: nn.Module, length: int, init_functions: dict) -> tuple[nn
         setattr(fixed, f"{prefix}attention_scaling", scaling)
     setattr(fixed, "rope_type", dict.fromkeys(types, "default") if per_layer else "default")  # noqa: B010
     return fixed, dependent
+
+
+def ropes_of(module: nn.Module, types: Mapping[str, str | None]) -> dict[str, Rope]:
+    """What a rotary module with fixed frequencies turns by, for each of these layer types by its name in a placement.
+
+    Pairs that do not turn at all (frequency 0) are left out.
+    """
+    found = {}
+    for name, layer_type in types.items():
+        inverse, scale = _frequencies(module, layer_type)
+        found[name] = Rope(inverse=inverse[inverse > 0], scale=scale)
+    return found
+
+
+def decide(method: Positions, ropes: Mapping[str, Rope], trained: int, factor: float) -> Placement:
+    """Have a method choose frequencies for `factor` times the trained length."""
+    chosen = {name: method.stretch(rope, trained, factor) for name, rope in ropes.items()}
+    return Placement(
+        method=str(method.name),
+        factor=factor,
+        ropes={name: Frequencies(tuple(rope.inverse.tolist()), rope.scale) for name, rope in chosen.items()},
+        unscaled=method.unscaled(factor),
+        grouping=method.grouping(trained, factor),
+    )
+
+
+def placed(fixed: nn.Module, placement: Placement) -> nn.Module:
+    """A rotary module with fixed frequencies -> a copy that turns as a placement says."""
+    far = copy.deepcopy(fixed)
+    for name, frequencies in placement.ropes.items():
+        layer_type = name or None
+        inverse, _ = _frequencies(far, layer_type)
+        chosen = inverse.clone()
+        chosen[inverse > 0] = torch.tensor(frequencies.inverse, dtype=torch.float32, device=inverse.device)
+        _set_frequencies(far, layer_type, chosen, frequencies.scale)
+    if not placement.unscaled:
+        return far
+    near = copy.deepcopy(fixed)
+    for name, frequencies in placement.ropes.items():
+        inverse, _ = _frequencies(near, name or None)
+        _set_frequencies(near, name or None, inverse, frequencies.scale)
+    return _TwoSpeeds(near, far, placement.unscaled)
+
+
+class _TwoSpeeds(nn.Module):
+    """The first `count` positions turn as one rotary module says, all later ones as another."""
+
+    def __init__(self, near: nn.Module, far: nn.Module, count: int) -> None:
+        super().__init__()
+        self.near, self.far, self.count = near, far, count
+
+    def forward(self, x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, Tensor]:
+        """As a rotary module's."""
+        more = () if layer_type is None else (layer_type,)
+        near, far = self.near(x, position_ids, *more), self.far(x, position_ids, *more)
+        early = (position_ids < self.count)[..., None]
+        cos, sin = (torch.where(early, a, b) for a, b in zip(near, far, strict=True))
+        return cos, sin
+
+
+def evenly(module: nn.Module) -> nn.Module:
+    """The module that turns by one angle from token to token, of one that does not for its first tokens."""
+    return module.far if isinstance(module, _TwoSpeeds) else module
+
+
+def scale_of(module: nn.Module, layer_type: str | None) -> float:
+    """What a rotary module multiplies its cosines and sines with (YaRN's attention factor, say)."""
+    return _frequencies(evenly(module), layer_type)[1]
+
+
+def _frequencies(module: nn.Module, layer_type: str | None) -> tuple[Tensor, float]:
+    prefix = "" if layer_type is None else f"{layer_type}_"
+    return getattr(module, f"{prefix}inv_freq").float(), float(getattr(module, f"{prefix}attention_scaling"))
+
+
+def _set_frequencies(module: nn.Module, layer_type: str | None, inverse: Tensor, scale: float) -> None:
+    prefix = "" if layer_type is None else f"{layer_type}_"
+    setattr(module, f"{prefix}inv_freq", inverse)
+    setattr(module, f"{prefix}attention_scaling", scale)

@@ -42,7 +42,8 @@ def query_statistics(o: Observation, sinks: int) -> tuple[Tensor, Tensor]:
     """-> mean [Hq, D] and covariance [Hq, D, D] in float32 of the queries before rotation."""
     queries = o.queries.float()
     if o.rotations is not None:
-        queries = o.rotations.rotate(queries, -o.query_positions.long(), o.layer)
+        at = o.query_positions.long()
+        queries = o.rotations.place(queries, at, torch.zeros_like(at), o.layer)
     later = o.query_positions >= sinks
     queries = queries[:, later] if bool(later.any()) else queries
     mean = queries.mean(1)

@@ -19,6 +19,12 @@ class Rotations(Protocol):
         """keys [H, N, D] of layer `index` -> as they would be `moves` [N] positions further on."""
         ...
 
+    def place(self, keys: Tensor, old: Tensor, new: Tensor, index: int) -> Tensor:
+        """keys [H, N, D] of layer `index` at positions `old` [N] -> as they would be at positions `new` [N]; right too
+        where the first tokens turn by other angles than later ones, which differences cannot tell.
+        """
+        ...
+
     def mean_rotation(self, first: int, last: int, index: int) -> Tensor:
         """-> [D, D] float32: the rotation averaged over positions first..last, to be multiplied with columns."""
         ...

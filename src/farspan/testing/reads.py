@@ -93,7 +93,8 @@ class Reads:
         return Plan((*(dataclasses.replace(m, budget=Budget.parse(budget)) for m in retain), *rest, order))
 
     def _runtime(self) -> Runtime:
-        return Runtime(self.prepared, self.prepared.positions(2 * max(self.lengths)))
+        method: Any = self.plan.get("positions")
+        return Runtime(self.prepared, self.prepared.positions(2 * max(self.lengths), method))
 
     def _read(self, order: Order, lengths: Sequence[int], budget: int) -> list[SequenceCache]:
         plan = self._plan(order, budget)

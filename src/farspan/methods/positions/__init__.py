@@ -1,0 +1,1 @@
+"""Where tokens stand, for texts longer than a model was trained on: new frequencies for its rotary positions."""
