@@ -11,7 +11,15 @@ from transformers import GenerationConfig, LogitsProcessorList, SuppressTokensLo
 
 import farspan
 from farspan.context import Context
-from farspan.errors import BudgetError, CapacityError, DocumentError, OptionError, PlanDoesNotApply, UsageError
+from farspan.errors import (
+    BudgetError,
+    CapacityError,
+    DocumentError,
+    ForeignContext,
+    OptionError,
+    PlanDoesNotApply,
+    UsageError,
+)
 from farspan.model import Model
 from farspan.plan import Plan
 from tests.models import WINDOW, tiny, tiny_tokenizer
@@ -207,6 +215,30 @@ def test_a_batch_of_questions_is_answered_as_one_by_one(kind: str) -> None:
         assert a.token_ids == b.token_ids
         assert difference(one, other) <= TOLERANCE
     assert context.ask([]) == []
+
+
+def test_several_contexts_are_asked_together_as_one_by_one(model: Model) -> None:
+    contexts = [model.read(LONG, "snapkv:40(window=8)"), model.read(SHORT), model.read(LONG + OTHER, "int8")]
+    contexts.append(contexts[0])
+    questions = [*QUESTIONS[:3], QUESTIONS[1]]
+    limits = [7, 3, 9, 5]
+    together = model.ask_batch(contexts, questions, max_new_tokens=limits, **GOING_ON)
+    for context, question, limit, answer in zip(contexts, questions, limits, together, strict=True):
+        alone = context.ask(question, max_new_tokens=limit, **GOING_ON)
+        assert answer.token_ids == alone.token_ids and len(answer.token_ids) == limit
+        assert described(answer.context) == described(alone.context) and answer.usage == alone.usage
+    assert model.ask_batch([], []) == []
+
+
+def test_what_cannot_be_asked_together_is_refused(model: Model) -> None:
+    context = model.read(SHORT)
+    with pytest.raises(UsageError, match="1 contexts and 2 questions"):
+        model.ask_batch([context], QUESTIONS[:2])
+    with pytest.raises(ForeignContext, match="ask it there"):
+        pair("qwen3")[0].ask_batch([context], QUESTIONS[:1])
+    for limits in ([3], [3, 0], [3, "4"]):
+        with pytest.raises(OptionError, match=r"max_new_tokens=.* for 2 questions"):
+            context.ask(list(QUESTIONS[:2]), max_new_tokens=limits)
 
 
 def test_questions_on_different_contexts_of_one_batch_do_not_mix(model: Model) -> None:

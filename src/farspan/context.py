@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from torch import Tensor
 
 from farspan.answer import Answer, LayerView, ReadCost, Scored, Timings, Usage
+from farspan.asking import Asking, Stream
 from farspan.cache import SequenceCache
 from farspan.errors import UsageError
 from farspan.plan import Plan
-from farspan.runtime.answering import Answering
-from farspan.runtime.decoder import Turn, decode
 from farspan.runtime.dropping import drop, token_mask
 from farspan.runtime.likelihood import Fed, score
 from farspan.runtime.packing import Packing
 from farspan.runtime.positions import PositionSpec
-from farspan.text import Asked, Document, Segment, TokenMap, as_asked
+from farspan.text import Asked, Document, Segment, TokenMap
 
 if TYPE_CHECKING:
     from farspan.model import Model
@@ -118,20 +116,17 @@ class Context:
     def ask(self, question: str | Asked | Sequence[str | Asked], **options: Any) -> Answer | list[Answer]:
         """Answer one question, or several independent ones in one batch that shares this context.
 
-        Options: `max_new_tokens` (256), `stop` (a string or several), `prefix` (how the reply begins; not part of the
-        answer; one for all, or one for each), `kind` ("question", or "continuation": the text follows the context word
-        for word, and the model goes on), `seed`, `generation_config` (transformers' GenerationConfig; greedy without
-        one) and `logits_processor` (a LogitsProcessorList). An `Asked` brings its own prefix and kind. Raises
-        UsageError for an empty question, CapacityError for one that does not fit, OptionError for an option that is
-        not honoured.
+        Options: `max_new_tokens` (256; one for all, or one for each), `stop` (a string or several), `prefix` (how the
+        reply begins; not part of the answer; one for all, or one for each), `kind` ("question", or "continuation": the
+        text follows the context word for word, and the model goes on), `seed`, `generation_config` (transformers'
+        GenerationConfig; greedy without one) and `logits_processor` (a LogitsProcessorList). An `Asked` brings its own
+        prefix and kind. Raises UsageError for an empty question, CapacityError for one that does not fit, OptionError
+        for an option that is not honoured.
         """
         questions = [question] if isinstance(question, (str, Asked)) else list(question)
         if not questions:
             return []
-        asking = _Asking(self, questions, options)
-        for _ in decode(asking.body, asking.turns, asking.sampling):
-            pass
-        answers = asking.answers()
+        answers = Asking([self] * len(questions), questions, options).decode()
         return answers[0] if isinstance(question, (str, Asked)) else answers
 
     @overload
@@ -162,7 +157,7 @@ class Context:
 
     def stream(self, question: str | Asked, **options: Any) -> Stream:
         """Answer one question piece by piece: iterate for text, then take `.answer`."""
-        return Stream(_Asking(self, [question], options))
+        return Stream(Asking([self], [question], options))
 
     def inputs(self, question: str | Asked | Sequence[str | Asked]) -> dict[str, Any]:
         """Keyword arguments for plain transformers: `farspan.prepare(model).generate(**context.inputs(question))`.
@@ -239,123 +234,10 @@ def _range(span: Segment | range | tuple[int, int]) -> tuple[int, int]:
     raise UsageError(f"{span!r} is no span of tokens; give (start, stop), a range without a step, or a Segment")
 
 
-class _Asking:
-    """Questions on their way: forks, turns, and how text is made of tokens."""
-
-    def __init__(self, context: Context, questions: Sequence[str | Asked], options: dict[str, Any]) -> None:
-        how = {name: options.pop(name) for name in ("kind", "prefix") if name in options}
-        self.context, self.questions = context, as_asked(questions, **how)
-        model = context.model
-        self.sampling = model.sampling(options)
-        self.body = model.runtime(context.positions)
-        self.turns = [self._turn(asked) for asked in self.questions]
-
-    def _turn(self, asked: Asked) -> Turn:
-        ids = self.context._question(asked)
-        ended = partial(self._ended, asked)
-        cache, context = self.context._cache.fork(), self.context
-        answering = Answering.of(context.plan, cache, self.body.rotations)
-        return Turn(cache, ids, context._packing(), self._limit(ids), ended, answering)
-
-    def _limit(self, ids: Tensor) -> int:
-        """Tokens that the answer may have: what was asked for, within the positions that there are."""
-        if not self.context.positions.bound:
-            return self.sampling.max_new_tokens
-        room = self.context.positions.length - self.context.next_position - ids.numel()
-        return max(1, min(self.sampling.max_new_tokens, room))
-
-    def _ended(self, asked: Asked, tokens: list[int]) -> bool:
-        return bool(self.sampling.stop) and _cut(self.text(asked, tokens), self.sampling.stop) is not None
-
-    def text(self, asked: Asked, tokens: Sequence[int]) -> str:
-        """Decoded, without special tokens. The space between words that were given and the answer is not part of it;
-        a continuation is left as it is, so that it can be joined to its text.
-        """
-        text = self.context.model.tokenizer.decode(list(tokens), skip_special_tokens=True)
-        if asked.kind == "continuation":
-            return text
-        return text if self.context.model.prompts.templated and not asked.prefix else text.lstrip()
-
-    def answers(self) -> list[Answer]:
-        return [self._answer(q, turn) for q, turn in zip(self.questions, self.turns, strict=True)]
-
-    def _answer(self, asked: Asked, turn: Turn) -> Answer:
-        context = self.context
-        trained, end = context.model.trained_length, turn.cache.next_position
-        text = self.text(asked, turn.tokens)
-        cut = _cut(text, self.sampling.stop)
-        usage = Usage(
-            seen=context.seen,
-            held=context.held,
-            held_bytes=context.held_bytes,
-            full_bytes=context.full_bytes,
-            question_tokens=turn.ids.numel(),
-            answer_tokens=len(turn.tokens),
-            trained_length=trained,
-            beyond_trained=trained is not None and end > trained,
-        )
-        turn.finish(context.model.layout)
-        after = context._with(turn.cache, _unfed=turn.tokens[-1], _turns=context._turns + 1)
-        return Answer(
-            question=asked.text,
-            text=text if cut is None else text[:cut],
-            token_ids=tuple(turn.tokens),
-            finish_reason=turn.finish_reason or "length",
-            usage=usage,
-            timings=Timings(turn.first_seconds, turn.seconds),
-            context=after,
-        )
-
-
-class Stream:
-    """An answer as it is decoded: iterate over pieces of text; `.answer` is whole once the iteration has ended."""
-
-    def __init__(self, asking: _Asking) -> None:
-        self._asking = asking
-        self._answer: Answer | None = None
-
-    def __iter__(self) -> Iterator[str]:
-        shown, turn, asked = "", self._asking.turns[0], self._asking.questions[0]
-        for _ in decode(self._asking.body, self._asking.turns, self._asking.sampling):
-            text = self._asking.text(asked, turn.tokens)
-            cut = _cut(text, self._asking.sampling.stop)
-            final = turn.finish_reason is not None
-            safe = text if cut is None else text[:cut]
-            safe = safe if final else _settled(safe, self._asking.sampling.stop)
-            if len(safe) > len(shown):
-                yield safe[len(shown) :]
-                shown = safe
-        self._answer = self._asking.answers()[0]
-
-    @property
-    def answer(self) -> Answer:
-        """The whole answer; raises UsageError while it is still being decoded."""
-        if self._answer is None:
-            raise UsageError("the answer is not finished: iterate over the stream to its end first")
-        return self._answer
-
-
 def _scored(text: str, fed: Fed, judged: Tensor) -> Scored:
     logprobs, first = judged.T.tolist() if len(judged) else ([], [])
     ids = fed.ids[fed.ids.numel() - fed.scored :].tolist()
     return Scored(text, tuple(ids), tuple(logprobs), tuple(flag == 1.0 for flag in first))
-
-
-def _cut(text: str, stops: Sequence[str]) -> int | None:
-    """Where the first stop string begins, or None."""
-    found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
-    return min(found) if found else None
-
-
-def _settled(text: str, stops: Sequence[str]) -> str:
-    """What more tokens cannot change: no half character at the end, no beginning of a stop string."""
-    text = text.rstrip("�")
-    held = 0
-    for stop in stops:
-        for size in range(1, min(len(stop), len(text) + 1)):
-            if text.endswith(stop[:size]):
-                held = max(held, size)
-    return text[: len(text) - held]
 
 
 __all__ = ["Answer", "Context", "LayerView", "ReadCost", "Scored", "Stream", "Timings", "Usage"]

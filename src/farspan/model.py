@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from farspan.answer import Foreseen
+from farspan.answer import Answer, Foreseen
+from farspan.asking import Asking
 from farspan.budget import Budget
 from farspan.cache import file as context_file
 from farspan.cache.codec import recoder
@@ -38,7 +39,7 @@ from farspan.runtime.kinds import kinds_of
 from farspan.runtime.layout import ModelLayout
 from farspan.runtime.packing import turn_of
 from farspan.runtime.padding import side_by_side
-from farspan.runtime.positions import PositionSpec, apart
+from farspan.runtime.positions import PositionSpec, common
 from farspan.runtime.reader import Job, ProgressHook, Report, read, stated_peak
 from farspan.runtime.step import Row
 from farspan.text import Asked, Document, TokenMap, as_documents, tokenize
@@ -141,6 +142,20 @@ class Model:
             Context(self, chosen, specs[i], each.tokens, cost[i], job.cache)
             for i, (each, job) in enumerate(zip(fed, jobs, strict=True))
         ]
+
+    def ask_batch(self, contexts: Sequence[Context], questions: Sequence[str | Asked], **options: Any) -> list[Answer]:
+        """One question for each of several contexts of this model, decoded together -> an answer each.
+
+        Options as for `Context.ask`. The answers are those of single asks, but for the last bits of sums, which can
+        turn a choice that is all but a tie. Raises UsageError where the numbers differ, ForeignContext for another
+        model's context, CapacityError for contexts whose positions were decided for different lengths that matter.
+        """
+        if len(contexts) != len(questions):
+            raise UsageError(f"{len(contexts)} contexts and {len(questions)} questions; give one question for each")
+        for context in contexts:
+            if context.model is not self:
+                raise ForeignContext(f"one of these contexts was read with {context.model}; ask it there")
+        return Asking(contexts, questions, options).decode() if contexts else []
 
     def append(
         self,
@@ -264,19 +279,17 @@ class Model:
         """
         if len(contexts) != len(questions) or not contexts:
             raise UsageError(f"{len(contexts)} contexts and {len(questions)} questions; give one of each for every row")
-        specs = [context.positions for context in contexts]
-        if (reason := apart(specs)) is not None:
-            raise CapacityError(reason)
+        positions = common([context.positions for context in contexts])
         asked = [context._question(question) for context, question in zip(contexts, questions, strict=True)]
         sequences = [context._cache.fork() for context in contexts]
-        rotations = self.runtime(specs[0]).rotations
+        rotations = self.runtime(positions).rotations
         packing = [context._packing() for context in contexts]
         answering = [Answering.of(c.plan, s, rotations) for c, s in zip(contexts, sequences, strict=True)]
 
         def row(index: int, tokens: int) -> Row:
             return Row(sequences[index], tokens, packer=packing[index], answering=answering[index])
 
-        past = FarspanCache.for_generate(len(self.layout.layers), specs[0], sequences, row)
+        past = FarspanCache.for_generate(len(self.layout.layers), positions, sequences, row)
         made = side_by_side(sequences, asked, self.tokenizer.pad_token_id or 0)
         return {**{name: tensor.to(self.hf.device) for name, tensor in made.items()}, "past_key_values": past}
 

@@ -113,10 +113,13 @@ class Coin:
     def check(self, plans: Sequence[Plan]) -> None:
         pass
 
-    def answer(self, passage: Passage, questions: Sequence[Question], plan: Plan, mode: Mode) -> list[Outcome]:
+    def answer(self, passages: Sequence[Passage], plan: Plan, mode: Mode) -> list[list[Outcome]]:
+        return [self.toss(passage, plan, mode) for passage in passages]
+
+    def toss(self, passage: Passage, plan: Plan, mode: Mode) -> list[Outcome]:
         self.asked.append((passage.id, plan.hash, mode))
-        tossed = (Random(f"{passage.id}{i}{plan.hash}{mode}").random() for i in range(len(questions)))
-        pairs = zip(questions, tossed, strict=True)
+        tossed = (Random(f"{passage.id}{i}{plan.hash}{mode}").random() for i in range(len(passage.questions)))
+        pairs = zip(passage.questions, tossed, strict=True)
         return [Outcome(reply=q.references[0] if t < self.rate else "none", tokens=10) for q, t in pairs]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from farspan.context import Context
 from farspan.measure.counter import asked_of
 from farspan.measure.evidence import Holdings
-from farspan.measure.execute import evaluate
+from farspan.measure.execute import evaluate, without_times
+from farspan.measure.outcome import Outcome
 from farspan.measure.record import Mode, Record
-from farspan.measure.settings import Cell, Column, Place
+from farspan.measure.settings import Batch, Cell, Column
 from farspan.plan import Plan
 from farspan.tasks.base import Passage, Question, seeded
 from tests.measure.situations import FILL, Letters, subject
@@ -21,10 +23,15 @@ LENGTH = 240
 
 
 def evaluated(task: Letters, plan: str, mode: Mode = "agnostic", kind: str = "llama") -> tuple[Passage, list[Record]]:
-    place, model = Place(Cell(task, LENGTH), 1), subject(kind)
-    (records,) = evaluate(model, place, [Column(Plan.parse(plan), mode)], 0)
+    batch, model = Batch(Cell(task, LENGTH), (1,)), subject(kind)
+    (records,) = evaluate(model, batch, [Column(Plan.parse(plan), mode)], 0)
     random = seeded(task, length=LENGTH, seed=0, index=1)
     return task.generate(1, length=LENGTH, counter=model.counter, random=random), records
+
+
+def answered(passage: Passage, questions: Sequence[Question], plan: Plan, mode: Mode) -> list[Outcome]:
+    (outcomes,) = subject().answer([replace(passage, questions=tuple(questions))], plan, mode)
+    return outcomes
 
 
 def test_replies_are_those_of_reading_once_and_asking() -> None:
@@ -58,7 +65,7 @@ def test_questions_with_the_same_probe_share_a_reading_with_it() -> None:
     probe = "Which letter is that of the first of them?"
     questions = [replace(question, probe=probe) for question in passage.questions]
     context = subject().model.read(passage.context, plan, probe=probe)
-    outcomes = subject().answer(passage, [*questions, passage.questions[0]], plan, "aware")
+    outcomes = answered(passage, [*questions, passage.questions[0]], plan, "aware")
     for question, outcome in zip(questions, outcomes[:-1], strict=True):
         assert outcome.reply == context.ask(question.text, max_new_tokens=question.max_new_tokens).text
         assert outcome.excerpt == Holdings(context).excerpt(passage.context, question.gold[0])
@@ -135,14 +142,14 @@ def test_gold_is_present_where_it_was_fed_whole(plan: str, present: bool) -> Non
 
 def test_a_text_cut_where_nothing_is_left_out_is_whole() -> None:
     tokens = len(tiny_tokenizer()(FILL * 3)["input_ids"])
-    outcome = subject().answer(
+    outcome = answered(
         Passage(context=FILL * 3, questions=()),
         (Question(text="Why?", references=("",), gold=((0, len(FILL) * 3 - 1),)),),
         Plan.parse(f"truncate:{tokens - 1}"),
         "agnostic",
     )[0]
     assert outcome.gold_present is False
-    outcome = subject().answer(
+    outcome = answered(
         Passage(context=FILL * 3, questions=()),
         (Question(text="Why?", references=("",), gold=((0, len(FILL) * 3 - 1),)),),
         Plan.parse(f"truncate:{tokens}"),
@@ -154,13 +161,34 @@ def test_a_text_cut_where_nothing_is_left_out_is_whole() -> None:
 def test_many_questions_are_asked_in_batches_and_answered_in_order() -> None:
     passage, records = evaluated(Letters(questions=3), "full")
     reverse = list(reversed(passage.questions))
-    outcomes = subject().answer(passage, [*reverse, *passage.questions], Plan.parse("full"), "agnostic")
+    outcomes = answered(passage, [*reverse, *passage.questions], Plan.parse("full"), "agnostic")
     assert [o.reply for o in outcomes] == [r.reply for r in reversed(records)] + [r.reply for r in records]
 
 
 def test_one_question_that_cannot_be_asked_spoils_no_other() -> None:
     passage, records = evaluated(Letters(), "full")
     empty = Question(text=" ", references=("",), max_new_tokens=passage.questions[0].max_new_tokens)
-    good, bad = subject().answer(passage, [passage.questions[0], empty], Plan.parse("full"), "agnostic")
+    good, bad = answered(passage, [passage.questions[0], empty], Plan.parse("full"), "agnostic")
     assert good.reply == records[0].reply and good.error is None
     assert bad.error is not None and "the question is empty" in bad.error and bad.held_bytes
+
+
+@pytest.mark.parametrize(("plan", "mode"), [("full", "agnostic"), ("snapkv:60(window=8)", "aware")])
+def test_contexts_that_are_answered_together_say_what_they_say_alone(plan: str, mode: Mode) -> None:
+    model, columns = subject(), [Column(Plan.parse(plan), mode)]
+    for task in (Letters(breaks_at=1), Letters(kind="likelihood")):
+        cell = Cell(task, LENGTH)
+        (together,) = evaluate(model, Batch(cell, (0, 1, 2, 3)), columns, 0)
+        alone = [r for index in range(4) for its in evaluate(model, Batch(cell, (index,)), columns, 0) for r in its]
+        assert [without_times(r) for r in together] == [without_times(r) for r in alone]
+        assert [r.index for r in together] == ([0, 0, 1, 2, 2, 3, 3] if task.breaks_at else [0, 0, 1, 1, 2, 2, 3, 3])
+
+
+def test_a_reading_that_fails_spoils_no_other_of_its_batch() -> None:
+    model, passages = subject("gpt2"), [Passage(context=FILL * n, questions=()) for n in (2, 400, 3)]
+    asked = Question(text="Why?", references=("",), max_new_tokens=3)
+    passages = [replace(passage, questions=(asked,)) for passage in passages]
+    (first,), (second,), (third,) = model.answer(passages, Plan.parse("full"), "agnostic")
+    assert first.error is None and third.error is None and first.reply_tokens and third.reply_tokens
+    assert second.error is not None and "1024" in second.error
+    assert model.answer([], Plan.parse("full"), "aware") == []

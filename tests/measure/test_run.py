@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter as Multiset
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -203,11 +204,11 @@ def test_errors_may_be_tried_again(tmp_path: Path) -> None:
     class Moody(Coin):
         good = False
 
-        def answer(self, passage, questions, plan, mode):  # type: ignore[no-untyped-def, override]
+        def toss(self, passage, plan, mode):  # type: ignore[no-untyped-def, override]
             from farspan.measure.outcome import hopeless
 
-            good = super().answer(passage, questions, plan, mode)
-            return good if self.good or plan == Plan() else hopeless(len(questions), ConnectionError("gone"))
+            good = super().toss(passage, plan, mode)
+            return good if self.good or plan == Plan() else hopeless(len(good), ConnectionError("gone"))
 
     moody = Moody()
     assert run(settings(), moody, tmp_path).errors == 12
@@ -251,3 +252,49 @@ def test_sampling_stops_when_every_plan_is_known_well_enough(tmp_path: Path) -> 
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     yield
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_batches_stay_the_same_however_often_a_run_is_cut(tmp_path: Path, seed: int) -> None:
+    class Keen(Dying):
+        """Its answers depend on what else is answered with them."""
+
+        def answer(self, passages, plan, mode):  # type: ignore[no-untyped-def, override]
+            together = "".join(passage.id for passage in passages)
+            outcomes = super().answer(passages, plan, mode)
+            return [[replace(o, reply=f"{o.reply} {together}") for o in its] for its in outcomes]
+
+    wanted, random = settings(samples=5, batch=2), Random(seed)
+    run(wanted, Keen(100), tmp_path / "whole")
+    cut = tmp_path / "cut"
+    for _ in range(4):
+        with pytest.raises(Killed):
+            run(wanted, Keen(random.randrange(1, 4)), cut)
+        os.truncate(cut / SAMPLES, random.randrange((cut / SAMPLES).stat().st_size + 1))
+    run(wanted, Keen(100), cut)
+    assert results(cut) == results(tmp_path / "whole") and len(records(cut)) == 2 * 2 * 5 * 2
+    assert "2 contexts are answered together" in read_manifest(cut)["notes"][-1]
+
+
+def test_a_batch_of_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--batch 0 answers nothing"):
+        settings(batch=0)
+    run(settings(batch=2), Coin(), tmp_path)
+    with pytest.raises(UsageError, match="batch: was 2, now 1"):
+        run(settings(), Coin(), tmp_path)
+
+
+def test_time_left_goes_by_the_pace_of_each_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("farspan.measure.run.time.perf_counter", lambda: clock[0])
+
+    class Slow(Coin):
+        def answer(self, passages, plan, mode):  # type: ignore[no-untyped-def, override]
+            clock[0] += 9.0 if len(passages[0].questions) == 3 else 1.0
+            return super().answer(passages, plan, mode)
+
+    told: list[RunProgress] = []
+    slow = replace(Letters(questions=3), name="slow")
+    wanted = settings(tasks=(Letters(), slow), lengths=(200,), plans=(Plan(),), samples=4)
+    run(wanted, Slow(), tmp_path, progress=told.append)
+    assert [t.left_seconds for t in told] == [None, 7.0, 6.0, 5.0, 4.0, 27.0, 18.0, 9.0, 0.0]

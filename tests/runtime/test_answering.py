@@ -166,10 +166,10 @@ _running: dict[int, object] = {}
 
 
 def _steps(context: Context, tokens: int):
-    from farspan.context import _Asking
+    from farspan.asking import Asking
     from farspan.runtime.decoder import decode
 
-    asking = _Asking(context, [QUESTIONS[0]], going_on(tokens))
+    asking = Asking([context], [QUESTIONS[0]], going_on(tokens))
     _running[id(context)] = asking
     yield from decode(asking.body, asking.turns, asking.sampling)
 

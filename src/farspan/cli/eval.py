@@ -40,6 +40,7 @@ def eval(
     data: Path | None = None,
     truncate: bool = False,
     until: float | None = None,
+    batch: int | None = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     resume: Path | None = None,
     retry_errors: bool = False,
@@ -81,6 +82,8 @@ def eval(
         Filling text: stdlib, code, noise, a file or a folder.
     until
         Stop a task early once every interval is within this, such as 0.05.
+    batch
+        Contexts answered together: faster, but times are then a batch's. Default: 1.
     output
         The run's folder. Default: named after the settings.
     resume
@@ -111,7 +114,8 @@ def eval(
         Only warnings and errors.
     """
     given = {"plan": plan, "suite": suite, "task": task, "lengths": lengths, "samples": samples, "mode": mode}
-    given |= {"truncate": truncate or None, "seed": seed, "haystack": haystack, "until": until, "output": output}
+    given |= {"truncate": truncate or None, "seed": seed, "haystack": haystack, "until": until}
+    given |= {"batch": batch, "output": output}
     chosen = chosen_by(
         model,
         name,
@@ -122,6 +126,7 @@ def eval(
         dtype=dtype,
         device=device,
         ray=ray,
+        batch=batch,
     )
     if resume is not None:
         settings, chosen = _resumed(resume, given, chosen, data)
@@ -167,6 +172,7 @@ def _settings(given: dict[str, Any], data: Path | None) -> Settings:
         until=given["until"],
         haystack=given["haystack"],
         truncate=truncate,
+        batch=1 if given["batch"] is None else given["batch"],
     )
     return fitted(settings, named=[each.id for each in named])
 

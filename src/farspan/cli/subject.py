@@ -121,4 +121,5 @@ def chosen_by(
         if value is not None:
             where = "a model on this machine" if url is not None else "an endpoint: give its --endpoint too"
             raise OptionError(f"{option} is for {where}")
+    del local["batch"]  # of the run, not of the model
     return Chosen(model=named, url=url, tokenizer=tokenizer, api=api, concurrency=concurrency, **local)

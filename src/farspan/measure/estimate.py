@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from farspan.errors import FarspanError
 from farspan.measure import machine
 from farspan.measure.counter import asked_of
-from farspan.measure.local import LocalModel, by_probe, reads_alike
+from farspan.measure.local import BATCH, LocalModel, by_probe, reads_alike
 from farspan.measure.outcome import Subject, message_of
 from farspan.measure.settings import Cell, Column, Settings
 from farspan.plan import Plan
@@ -40,7 +40,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that reading T tokens takes, `linear`·T + `square`·T², and one step of decoding."""
+    """Seconds that reading T tokens takes, `linear`·T + `square`·T², and one step of decoding a batch."""
 
     linear: float
     square: float
@@ -58,7 +58,7 @@ def estimated(settings: Settings, subject: Subject) -> Iterator[Estimate]:
     speeds: dict[Plan, Speed | None] = {}
     if isinstance(subject, LocalModel) and made:
         shortest = min(made, key=lambda passage: len(passage.context))
-        speeds = {plan: _timed(subject, plan, shortest) for plan in settings.plans}
+        speeds = {plan: _timed(subject, plan, shortest, settings.batch) for plan in settings.plans}
     for cell, passage in passages:
         for column in settings.columns:
             yield _estimate(settings, subject, cell, passage, column, speeds.get(column.plan))
@@ -76,15 +76,15 @@ def _first(settings: Settings, subject: Subject, cell: Cell) -> Passage | str:
 def _estimate(
     settings: Settings, subject: Subject, cell: Cell, passage: Passage | str, column: Column, speed: Speed | None
 ) -> Estimate:
-    contexts = sum(1 for _ in settings.places(cell))
+    contexts = sum(len(batch.indices) for batch in settings.batches(cell))
     if isinstance(passage, str):
         return Estimate(cell=cell, column=column, contexts=contexts, questions=0, tokens=0, trouble=passage)
     tokens = max(subject.counter.prompt(passage.context, question) for question in passage.questions)
     known = Estimate(cell=cell, column=column, contexts=contexts, questions=len(passage.questions), tokens=tokens)
-    return _foreseen(known, subject, passage, speed) if isinstance(subject, LocalModel) else known
+    return _foreseen(known, subject, passage, speed, settings.batch) if isinstance(subject, LocalModel) else known
 
 
-def _foreseen(known: Estimate, subject: LocalModel, passage: Passage, speed: Speed | None) -> Estimate:
+def _foreseen(known: Estimate, subject: LocalModel, passage: Passage, speed: Speed | None, batch: int) -> Estimate:
     """Add what a local model can say: bytes, seconds, and whether it fits."""
     plan, aware = known.column.plan, known.column.mode == "aware" and not reads_alike(known.column.plan)
     model, read = subject.model, subject.counter.text(passage.context) + int(subject.model.prompts.prefix().numel())
@@ -94,15 +94,17 @@ def _foreseen(known: Estimate, subject: LocalModel, passage: Passage, speed: Spe
         return replace(known, trouble=message_of(error))
     seconds = None
     if speed is not None:
-        asked = list(by_probe(passage.questions).values()) if aware else [range(len(passage.questions))]
+        asked = [its for _, its in by_probe(passage.questions)] if aware else [range(len(passage.questions))]
         decoded = sum(max(passage.questions[number].max_new_tokens for number in numbers) for numbers in asked)
-        seconds = known.contexts * (len(asked) * speed.read(foreseen.tokens) + decoded * speed.step)
+        turns = -(-known.contexts // batch)
+        seconds = known.contexts * len(asked) * speed.read(foreseen.tokens) + turns * decoded * speed.step
+    waiting = (min(batch, known.contexts) - 1) * foreseen.held_bytes
     return replace(
         known,
         peak_bytes=foreseen.peak_bytes,
         held_bytes=foreseen.held_bytes,
         seconds=seconds,
-        trouble=_too_big(foreseen.peak_bytes, str(model.hf.device)),
+        trouble=_too_big(foreseen.peak_bytes + waiting, str(model.hf.device)),
     )
 
 
@@ -122,10 +124,13 @@ def _free_bytes(device: str) -> int | None:
     return machine.available_bytes() if device == "cpu" else None
 
 
-def _timed(subject: LocalModel, plan: Plan, passage: Passage) -> Speed | None:
-    """Read a short and a longer piece of a passage, ask its questions, and draw the curve through both."""
+def _timed(subject: LocalModel, plan: Plan, passage: Passage, batch: int) -> Speed | None:
+    """Read a short and a longer piece of a passage, ask its questions as often as are asked together, and draw the
+    curve through both.
+    """
     text, whole = passage.context, subject.counter.text(passage.context)
     asked = [asked_of(question) for question in passage.questions if question.kind != "likelihood"]
+    asked = (asked * batch)[: max(len(asked), BATCH)]
     seconds: list[tuple[int, float]] = []
     try:
         for tokens in (SHORT, SHORT, LONG):  # the first warms up

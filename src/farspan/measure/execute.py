@@ -1,38 +1,55 @@
-"""One place of a run: make the passage, have it answered under every plan, judge the replies, fill in records."""
+"""One batch of a run: make the passages, have them answered under every plan, judge the replies, fill in records."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from farspan.errors import FarspanError
 from farspan.measure.outcome import Outcome, Subject, message_of
 from farspan.measure.record import Record
-from farspan.measure.settings import Column, Place
+from farspan.measure.settings import Batch, Cell, Column
 from farspan.tasks.base import Passage, Question, Score, Task, sample_id, seeded
 
 
-def evaluate(subject: Subject, place: Place, columns: Sequence[Column], seed: int) -> Iterator[list[Record]]:
-    """-> for each column the records of all questions of this place, in order.
+def evaluate(subject: Subject, batch: Batch, columns: Sequence[Column], seed: int) -> Iterator[list[Record]]:
+    """-> for each column the records of all questions of these contexts, in order.
 
     A passage that cannot be made is one record with an error for each column: nothing is dropped in silence.
     """
-    (task, length), index = place.cell, place.index
-    random = seeded(task, length=length, seed=seed, index=index)
-    try:
-        passage = task.generate(index, length=length, counter=subject.counter, random=random)
-    except FarspanError as error:
-        nothing = Passage(context="", questions=(Question(text="", references=()),))
-        failed = Outcome(error=message_of(error))
-        for column in columns:
-            yield [_record(place, nothing, 0, column, seed, failed, None)]
-        return
+    made = [_made(subject, batch.cell, index, seed) for index in batch.indices]
     for column in columns:
-        outcomes = subject.answer(passage, passage.questions, column.plan, column.mode)
-        yield [
-            _record(place, passage, number, column, seed, outcome, _score(task, passage.questions[number], outcome))
-            for number, outcome in enumerate(outcomes)
-        ]
+        answered = iter(subject.answer([p for p in made if isinstance(p, Passage)], column.plan, column.mode))
+        records = []
+        for index, passage in zip(batch.indices, made, strict=True):
+            sample = _Sample(batch.cell, index, seed, column)
+            if isinstance(passage, Outcome):
+                records.append(_record(sample, _NOTHING, 0, passage))
+            else:
+                records += [_record(sample, passage, *each) for each in enumerate(next(answered))]
+        yield records
+
+
+_NOTHING = Passage(context="", questions=(Question(text="", references=()),))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """One context under one column."""
+
+    cell: Cell
+    index: int
+    seed: int
+    column: Column
+
+
+def _made(subject: Subject, cell: Cell, index: int, seed: int) -> Passage | Outcome:
+    """A sample's passage, or the error that it ended in."""
+    random = seeded(cell.task, length=cell.length, seed=seed, index=index)
+    try:
+        return cell.task.generate(index, length=cell.length, counter=subject.counter, random=random)
+    except FarspanError as error:
+        return Outcome(error=message_of(error))
 
 
 def _score(task: Task, question: Question, outcome: Outcome) -> Score | None:
@@ -44,11 +61,10 @@ def _score(task: Task, question: Question, outcome: Outcome) -> Score | None:
     return task.score(question, outcome.reply)
 
 
-def _record(
-    place: Place, passage: Passage, number: int, column: Column, seed: int, outcome: Outcome, score: Score | None
-) -> Record:
-    (task, length), index = place.cell, place.index
+def _record(sample: _Sample, passage: Passage, number: int, outcome: Outcome) -> Record:
+    (task, length), index, seed, column = sample.cell, sample.index, sample.seed, sample.column
     question = passage.questions[number]
+    score = _score(task, question, outcome)
     error = outcome.error
     return Record(
         id=sample_id(task, length=length, seed=seed, index=index, question=number),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,31 +66,67 @@ class LocalModel:
             except PlanDoesNotApply as error:
                 raise PlanDoesNotApply(f"the plan {str(plan)!r} does not apply to {self.model.path}: {error}") from None
 
-    def answer(self, passage: Passage, questions: Sequence[Question], plan: Plan, mode: Mode) -> list[Outcome]:
-        """See Subject. Read once for all questions; in mode `aware` once for each probe, where the plan has anything
-        that a probe could change.
+    def answer(self, passages: Sequence[Passage], plan: Plan, mode: Mode) -> list[list[Outcome]]:
+        """See Subject. Each is read once for all its questions; in mode `aware` once for each probe, where the plan has
+        anything that a probe could change. As many readings as passages are there at a time, and answered together.
         """
-        if mode == "agnostic" or reads_alike(plan):
-            return self._read_and_ask(passage, questions, plan, None)
-        found: dict[int, Outcome] = {}
-        for probe, numbers in by_probe(questions).items():
-            outcomes = self._read_and_ask(passage, [questions[number] for number in numbers], plan, probe)
-            found |= dict(zip(numbers, outcomes, strict=True))
-        return [found[number] for number in range(len(questions))]
+        alike = mode == "agnostic" or reads_alike(plan)
+        wanted = [
+            _Wanted(number, probe, asked)
+            for number, passage in enumerate(passages)
+            for probe, asked in ([(None, range(len(passage.questions)))] if alike else by_probe(passage.questions))
+        ]
+        found: dict[_At, Outcome] = {}
+        for start in range(0, len(wanted), max(1, len(passages))):
+            puts: list[_Put] = []
+            for each in wanted[start : start + len(passages)]:
+                passage, at = passages[each.passage], [(each.passage, number) for number in each.questions]
+                try:
+                    context = self.model.read(passage.context, plan, probe=each.probe)
+                except (FarspanError, MemoryError, torch.OutOfMemoryError) as error:
+                    found |= zip(at, hopeless(len(at), error), strict=True)
+                    continue
+                reading = _Reading(context, passage, self.counter)
+                puts += [_Put(reading, passage.questions[number], (p, number)) for p, number in at]
+            for batch in _batches(puts):
+                found |= zip((put.at for put in batch), self._outcomes(batch), strict=True)
+        return [[found[p, q] for q in range(len(passage.questions))] for p, passage in enumerate(passages)]
 
-    def _read_and_ask(
-        self, passage: Passage, questions: Sequence[Question], plan: Plan, probe: Asked | None
-    ) -> list[Outcome]:
+    def _outcomes(self, batch: list[_Put]) -> list[Outcome]:
+        """Ask them together; where that fails, one by one, so that each has its own error."""
         try:
-            context = self.model.read(passage.context, plan, probe=probe if probe and probe.words else None)
+            return self._asked(batch)
         except (FarspanError, MemoryError, torch.OutOfMemoryError) as error:
-            return hopeless(len(questions), error)
-        reading = _Reading(context, passage, self.counter)
-        found: dict[int, Outcome] = {}
-        for numbers in _batches(questions):
-            asked = [questions[number] for number in numbers]
-            found |= dict(zip(numbers, reading.outcomes(asked), strict=True))
-        return [found[number] for number in range(len(questions))]
+            if len(batch) == 1:
+                return [batch[0].reading.failed(batch[0].question, error)]
+            return [outcome for put in batch for outcome in self._outcomes([put])]
+
+    def _asked(self, batch: list[_Put]) -> list[Outcome]:
+        if batch[0].question.kind == "likelihood":
+            return [put.reading.judged(put.question) for put in batch]
+        asked = [asked_of(put.question) for put in batch]
+        contexts, limits = zip(*((put.reading.context, put.question.max_new_tokens) for put in batch), strict=True)
+        answers = self.model.ask_batch(contexts, asked, max_new_tokens=limits)
+        return [put.reading.answered(put.question, answer) for put, answer in zip(batch, answers, strict=True)]
+
+
+_At = tuple[int, int]  # the number of a passage, and of a question of it
+
+
+class _Wanted(NamedTuple):
+    """A reading: of which passage, with what lent as probe, and the numbers of the questions that it serves."""
+
+    passage: int
+    probe: Asked | None
+    questions: Sequence[int]
+
+
+class _Put(NamedTuple):
+    """A question, put to a reading."""
+
+    reading: _Reading
+    question: Question
+    at: _At
 
 
 def reads_alike(plan: Plan) -> bool:
@@ -98,22 +134,28 @@ def reads_alike(plan: Plan) -> bool:
     return BLIND.issuperset(method.slot for method in plan.methods)
 
 
-def by_probe(questions: Sequence[Question]) -> dict[Asked, list[int]]:
-    """What a query-aware reading is given, and the numbers of the questions that are asked of it."""
+def by_probe(questions: Sequence[Question]) -> list[tuple[Asked | None, list[int]]]:
+    """What query-aware readings are given (None where that is nothing), and the numbers of the questions of each."""
     numbers: dict[Asked, list[int]] = {}
     for number, question in enumerate(questions):
         probe = Asked(question.probe) if question.probe else asked_of(question)
         numbers.setdefault(probe, []).append(number)
-    return numbers
+    return [(probe if probe.words else None, its) for probe, its in numbers.items()]
 
 
-def _batches(questions: Sequence[Question]) -> Iterator[list[int]]:
-    """Numbers of questions that can be asked together: as many tokens for each, and all generated or all judged."""
-    alike: dict[tuple[bool, int], list[int]] = {}
-    for number, question in enumerate(questions):
-        alike.setdefault((question.kind == "likelihood", question.max_new_tokens), []).append(number)
-    for numbers in alike.values():
-        yield from (numbers[i : i + BATCH] for i in range(0, len(numbers), BATCH))
+def _batches(puts: Sequence[_Put]) -> Iterator[list[_Put]]:
+    """What can be asked together: all generated or all judged, and with the same angles."""
+    alike: list[list[_Put]] = []
+    for put in puts:
+        judged, angles = put.question.kind == "likelihood", put.reading.context.positions
+        for its in alike:
+            if judged == (its[0].question.kind == "likelihood") and angles.agrees(its[0].reading.context.positions):
+                its.append(put)
+                break
+        else:
+            alike.append([put])
+    for each in alike:
+        yield from (each[i : i + BATCH] for i in range(0, len(each), BATCH))
 
 
 class _Reading:
@@ -127,23 +169,12 @@ class _Reading:
         self.truncated = context.plan.get("compress") is None and fed < whole
         self.full_bytes = context.model.layout.full_bytes(context.seen + whole - fed)  # of the text as it was given
 
-    def outcomes(self, questions: Sequence[Question]) -> list[Outcome]:
-        """Ask them in one batch; where that fails, one by one, so that each has its own error."""
-        try:
-            return self._asked(questions)
-        except (FarspanError, MemoryError, torch.OutOfMemoryError) as error:
-            if len(questions) == 1:
-                return [Outcome(error=message_of(error), **self._facts(questions[0]))]
-            return [outcome for question in questions for outcome in self.outcomes([question])]
+    def failed(self, question: Question, error: BaseException) -> Outcome:
+        """What was read is known all the same."""
+        return Outcome(error=message_of(error), **self._facts(question))
 
-    def _asked(self, questions: Sequence[Question]) -> list[Outcome]:
-        if questions[0].kind == "likelihood":
-            return [self._judged(question) for question in questions]
-        asked = [asked_of(question) for question in questions]
-        answers = self.context.ask(asked, max_new_tokens=questions[0].max_new_tokens)
-        return [self._answered(q, a) for q, a in zip(questions, answers, strict=True)]
-
-    def _answered(self, question: Question, answer: Answer) -> Outcome:
+    def answered(self, question: Question, answer: Answer) -> Outcome:
+        """A reply, and what it took."""
         usage, timings = answer.usage, answer.timings
         return Outcome(
             reply=answer.text,
@@ -157,7 +188,8 @@ class _Reading:
             **self._facts(question),
         )
 
-    def _judged(self, question: Question) -> Outcome:
+    def judged(self, question: Question) -> Outcome:
+        """How likely the reference is."""
         words = asked_of(question)
         scored: Scored = self.context.score(
             question.references[0], after=words.text, kind=words.kind, prefix=words.prefix

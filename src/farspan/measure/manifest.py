@@ -20,6 +20,8 @@ SHOWN = 8  # differences listed
 def written(settings: Settings, subject: Subject) -> dict[str, Any]:
     """The manifest of a new run."""
     notes = [*subject.notes(), *([Stopping(settings.until).note] if settings.until is not None else [])]
+    if settings.batch > 1:
+        notes.append(f"{settings.batch} contexts are answered together: times of answers are those of a batch")
     notes += [f"{task} was left out at {length} tokens: it needs {least}" for task, length, least in settings.skipped]
     return {
         "format": FORMAT,

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from farspan.measure.record import Excerpt, Mode
 from farspan.plan import Plan
-from farspan.tasks.base import Counter, Passage, Question
+from farspan.tasks.base import Counter, Passage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +62,10 @@ class Subject(Protocol):
         """Raise PlanDoesNotApply for a plan that this cannot carry out."""
         ...
 
-    def answer(self, passage: Passage, questions: Sequence[Question], plan: Plan, mode: Mode) -> list[Outcome]:
-        """One outcome per question, in order; what goes wrong for one of them is its outcome, never an exception."""
+    def answer(self, passages: Sequence[Passage], plan: Plan, mode: Mode) -> list[list[Outcome]]:
+        """One outcome per question of each passage, in order; what goes wrong for one is its outcome, never an
+        exception.
+        """
         ...
 
 

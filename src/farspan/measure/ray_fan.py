@@ -1,4 +1,4 @@
-"""Places spread over a Ray cluster: every worker has the model, this process alone writes."""
+"""Batches spread over a Ray cluster: every worker has the model, this process alone writes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from farspan.measure.fan import Draw, Written
 from farspan.measure.manifest import differences, environment
 from farspan.measure.outcome import Subject
 from farspan.measure.record import Record
-from farspan.measure.settings import Cell, Column, Place, Settings
+from farspan.measure.settings import Batch, Cell, Column, Settings
 
 LOCAL = "local"
 CONNECT_SECONDS = 5.0
@@ -35,9 +35,9 @@ class Worker:
         """-> what the model is, and where it runs."""
         return self.subject.describe(), environment(self.subject)
 
-    def evaluate(self, place: Place, columns: list[Column]) -> list[list[Record]]:
+    def evaluate(self, batch: Batch, columns: list[Column]) -> list[list[Record]]:
         """-> the records of each column."""
-        return list(evaluate(self.subject, place, columns, self.seed))
+        return list(evaluate(self.subject, batch, columns, self.seed))
 
 
 class RayFan:
@@ -113,21 +113,21 @@ class RayFan:
             self._ray.kill(worker)
         self._ray.shutdown()
 
-    def __call__(self, queues: Mapping[Cell, Iterator[Place]], columns_of: Callable[[Place], list[Column]]) -> Written:
+    def __call__(self, queues: Mapping[Cell, Iterator[Batch]], columns_of: Callable[[Batch], list[Column]]) -> Written:
         """See run.Fan."""
         draw = Draw(queues, one_by_one=self.settings.until is not None)
-        idle, running = list(self._workers), dict[Any, tuple[Place, Any]]()
+        idle, running = list(self._workers), dict[Any, tuple[Batch, Any]]()
         while True:
-            while idle and (place := draw.next()) is not None:
+            while idle and (batch := draw.next()) is not None:
                 worker = idle.pop()
-                running[worker.evaluate.remote(place, columns_of(place))] = place, worker
+                running[worker.evaluate.remote(batch, columns_of(batch))] = batch, worker
             if not running:
                 return
             (done,), _ = self._ray.wait(list(running), num_returns=1)
-            place, worker = running.pop(done)
+            batch, worker = running.pop(done)
             idle.append(worker)
-            yield from ((place, records) for records in self._ray.get(done))
-            draw.done(place)
+            yield from ((batch, records) for records in self._ray.get(done))
+            draw.done(batch)
 
 
 def _check_listening(address: str) -> None:

@@ -75,8 +75,12 @@ class EndpointSubject:
         for plan in plans:
             self.model.check(plan)
 
-    def answer(self, passage: Passage, questions: Sequence[Question], plan: Plan, mode: Mode) -> list[Outcome]:
+    def answer(self, passages: Sequence[Passage], plan: Plan, mode: Mode) -> list[list[Outcome]]:
         """See Subject. In mode `aware` a method that leaves text out is told each question."""
+        return [self._answered(passage, plan, mode) for passage in passages]
+
+    def _answered(self, passage: Passage, plan: Plan, mode: Mode) -> list[Outcome]:
+        questions = passage.questions
         groups = [list(questions)] if mode == "agnostic" else [[question] for question in questions]
         return [outcome for group in groups for outcome in self._answers(passage, group, plan, mode)]
 

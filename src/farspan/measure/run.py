@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from farspan.measure.execute import evaluate
 from farspan.measure.journal import Journal
 from farspan.measure.outcome import Subject
 from farspan.measure.record import Mode, Record, Status
-from farspan.measure.settings import Cell, Column, Place, Settings
+from farspan.measure.settings import Batch, Cell, Column, Settings
 from farspan.measure.stopping import Stopping
 
 Key = tuple[str, str, Mode]
@@ -32,7 +33,7 @@ class RunProgress:
     errors: int
     seconds: float
     left_seconds: float | None
-    """At the pace so far; None before anything was done."""
+    """At the pace so far, of each task by itself; None before anything was done."""
     cell: Cell | None = None
 
 
@@ -40,12 +41,12 @@ Hook = Callable[[RunProgress], None]
 
 
 class Fan(Protocol):
-    """How places are evaluated: here, one after the other, or elsewhere, many at once."""
+    """How batches are evaluated: here, one after the other, or elsewhere, many at once."""
 
     def __call__(
-        self, queues: Mapping[Cell, Iterator[Place]], columns_of: Callable[[Place], list[Column]]
-    ) -> Iterator[tuple[Place, list[Record]]]:
-        """-> (place, the records of one of its columns), in any order; the next place of a cell is drawn only when
+        self, queues: Mapping[Cell, Iterator[Batch]], columns_of: Callable[[Batch], list[Column]]
+    ) -> Iterator[tuple[Batch, list[Record]]]:
+        """-> (batch, the records of one of its columns), in any order; the next batch of a cell is drawn only when
         all records of those drawn before have been taken, where that matters to the iterator.
         """
         ...
@@ -60,8 +61,8 @@ class Tally:
     """(task, length, index, plan, mode) -> (questions there are, questions answered)."""
     scores: dict[tuple[str, int], dict[tuple[str, Mode], list[tuple[float, int]]]] = field(default_factory=dict)
     errors: int = 0
-    read: int = 0
-    """Tokens asked for of all contexts that are complete, per plan and mode."""
+    read: Counter[str] = field(default_factory=Counter)
+    """Of each task, the tokens of all contexts that are complete, per plan and mode."""
 
     def add(self, record: Record) -> bool:
         """Count a record -> False where it was there already. An answer takes the place of an error."""
@@ -79,14 +80,17 @@ class Tally:
         of = (record.task, record.length, record.index, record.plan_hash, record.mode)
         answered = self.asked.get(of, (0, 0))[1] + 1
         self.asked[of] = (record.questions, answered)
-        self.read += record.length if answered == record.questions else 0
+        self.read[record.task] += record.length if answered == record.questions else 0
         return True
 
-    def complete(self, place: Place, column: Column) -> bool:
-        """Whether every question of a place has its record."""
-        (task, length), index = place.cell, place.index
-        there, answered = self.asked.get((task.id, length, index, column.plan.hash, column.mode), (1, 0))
-        return answered >= there
+    def complete(self, batch: Batch, column: Column) -> bool:
+        """Whether every question of a batch has its record."""
+        task, length = batch.cell
+        for index in batch.indices:
+            there, answered = self.asked.get((task.id, length, index, column.plan.hash, column.mode), (1, 0))
+            if answered < there:
+                return False
+        return True
 
 
 def run(
@@ -116,12 +120,12 @@ def run(
         meter = _Meter(settings, tally, progress)
         meter.tell(None)
 
-        def missing(place: Place) -> list[Column]:
-            return [column for column in settings.columns if not tally.complete(place, column)]
+        def missing(batch: Batch) -> list[Column]:
+            return [column for column in settings.columns if not tally.complete(batch, column)]
 
-        for place, records in (fan or Here(subject, settings.seed))(queues, missing):
+        for batch, records in (fan or Here(subject, settings.seed))(queues, missing):
             journal.append([record for record in records if tally.add(record)])
-            meter.tell(place)
+            meter.tell(batch)
         return tally
 
 
@@ -145,61 +149,79 @@ def begin(
     return told
 
 
-def _pending(settings: Settings, cell: Cell, tally: Tally) -> Iterator[Place]:
-    """The places of a cell that are not complete, until its intervals are narrow enough.
+def _pending(settings: Settings, cell: Cell, tally: Tally) -> Iterator[Batch]:
+    """The batches of a cell that are not complete, until its intervals are narrow enough.
 
     Whether to stop before sample i is decided by samples 0..i-1 alone: a run that was interrupted, or is made by many
     processes, stops where one process would have.
     """
     stopping = Stopping(settings.until) if settings.until is not None else None
-    for place in settings.places(cell):
+    for batch in settings.batches(cell):
         if stopping is not None:
             scores = tally.scores.get((cell.task.id, cell.length), {})
-            before = [[s for s in its if s[1] < place.index] for its in scores.values()]
+            before = [[s for s in its if s[1] < batch.indices[0]] for its in scores.values()]
             if len(before) == len(settings.columns) and stopping.enough(before):
                 return
-        if not all(tally.complete(place, column) for column in settings.columns):
-            yield place
+        if not all(tally.complete(batch, column) for column in settings.columns):
+            yield batch
 
 
 class Here:
-    """Evaluate in this process, one place after the other."""
+    """Evaluate in this process, one batch after the other."""
 
     def __init__(self, subject: Subject, seed: int) -> None:
         self.subject, self.seed = subject, seed
 
     def __call__(
-        self, queues: Mapping[Cell, Iterator[Place]], columns_of: Callable[[Place], list[Column]]
-    ) -> Iterator[tuple[Place, list[Record]]]:
+        self, queues: Mapping[Cell, Iterator[Batch]], columns_of: Callable[[Batch], list[Column]]
+    ) -> Iterator[tuple[Batch, list[Record]]]:
         """See Fan."""
-        for places in queues.values():
-            for place in places:
-                for records in evaluate(self.subject, place, columns_of(place), self.seed):
-                    yield place, records
+        for batches in queues.values():
+            for batch in batches:
+                for records in evaluate(self.subject, batch, columns_of(batch), self.seed):
+                    yield batch, records
 
 
 class _Meter:
-    """How far a run is: work is counted in tokens of contexts that are read, once per plan and mode."""
+    """How far a run is: work is counted in tokens of contexts that are read, once per plan and mode, and time by task,
+    because one that wants long replies takes many times as long.
+    """
 
     def __init__(self, settings: Settings, tally: Tally, hook: Hook | None) -> None:
         self.tally, self.hook = tally, hook
-        self.began, self.before = time.perf_counter(), tally.read
-        tokens = sum(cell.length for cell in settings.cells for _ in settings.places(cell))
-        self.total = tokens * len(settings.columns)
+        self.before, self.spent = Counter(tally.read), dict[str, float]()
+        self.began = self.last = time.perf_counter()
+        self.total = Counter[str]()
+        for cell in settings.cells:
+            contexts = sum(len(batch.indices) for batch in settings.batches(cell))
+            self.total[cell.task.id] += cell.length * contexts * len(settings.columns)
 
-    def tell(self, place: Place | None) -> None:
+    def tell(self, batch: Batch | None) -> None:
         """Something was written, or the run begins."""
+        now = time.perf_counter()
+        if batch is not None:
+            task = batch.cell.task.id
+            self.spent[task] = self.spent.get(task, 0.0) + now - self.last
+        self.last = now
         if self.hook is None:
             return
-        seconds, done = time.perf_counter() - self.began, self.tally.read - self.before
         self.hook(
             RunProgress(
-                done=self.tally.read,
-                total=self.total,
+                done=self.tally.read.total(),
+                total=self.total.total(),
                 samples=len(self.tally.keys),
                 errors=self.tally.errors,
-                seconds=seconds,
-                left_seconds=(self.total - self.tally.read) / done * seconds if done else None,
-                cell=place.cell if place else None,
+                seconds=now - self.began,
+                left_seconds=self._left(),
+                cell=batch.cell if batch else None,
             )
         )
+
+    def _left(self) -> float | None:
+        """Seconds still to go: each task at its own pace, those not yet begun at the pace of all."""
+        done = self.tally.read - self.before
+        if not done:
+            return None
+        overall = sum(self.spent.values()) / done.total()
+        left = self.total - self.tally.read
+        return sum(n * (self.spent.get(task, 0.0) / done[task] if done[task] else overall) for task, n in left.items())

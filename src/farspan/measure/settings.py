@@ -29,11 +29,11 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A sample's context: number `index` of a cell. Every plan and mode reads the same one."""
+class Batch:
+    """Samples of a cell by number, whose contexts are answered together. Every plan and mode reads the same ones."""
 
     cell: Cell
-    index: int
+    indices: tuple[int, ...]
 
 
 class Column(NamedTuple):
@@ -59,6 +59,8 @@ class Settings:
     haystack: str | None = None
     truncate: bool = False
     """Whether contexts from files that are too long lose their middle, or are an error."""
+    batch: int = 1
+    """How many contexts are answered together."""
     skipped: tuple[tuple[str, int, int], ...] = ()
     """(task, length, what the task needs) of cells that were left out because the length is too small."""
 
@@ -73,6 +75,8 @@ class Settings:
                 raise UsageError(f"the {what} {str(getattr(twice, 'id', twice))!r} is given twice; leave one out")
         if self.samples < 1:
             raise UsageError(f"--samples {self.samples} asks for nothing; give 1 or more")
+        if self.batch < 1:
+            raise UsageError(f"--batch {self.batch} answers nothing; give 1 or more")
         if self.until is not None:
             Stopping(self.until)
 
@@ -88,11 +92,12 @@ class Settings:
         """Plans in the order given, each in every mode."""
         return [Column(plan, mode) for plan in self.plans for mode in self.modes]
 
-    def places(self, cell: Cell) -> Iterator[Place]:
-        """The contexts of a cell: as many as asked for, or as there are."""
+    def batches(self, cell: Cell) -> Iterator[Batch]:
+        """The contexts of a cell: as many as asked for, or as there are, always batched alike."""
         size = cell.task.size()
         count = self.samples if size is None else min(self.samples, size)
-        return (Place(cell, index) for index in range(count))
+        starts = range(0, count, self.batch)
+        return (Batch(cell, tuple(range(start, min(start + self.batch, count)))) for start in starts)
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest; `from_json` reads it back."""
@@ -106,6 +111,7 @@ class Settings:
             "until": self.until,
             "haystack": self.haystack,
             "truncate": self.truncate,
+            "batch": self.batch,
             "skipped": [list(each) for each in self.skipped],
         }
 
@@ -127,6 +133,7 @@ class Settings:
             until=data["until"],
             haystack=data["haystack"],
             truncate=truncate,
+            batch=data.get("batch", 1),
             skipped=tuple((task, length, least) for task, length, least in data["skipped"]),
         )
 

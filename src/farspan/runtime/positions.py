@@ -124,6 +124,13 @@ def apart(specs: Sequence[PositionSpec]) -> str | None:
     )
 
 
+def common(specs: Sequence[PositionSpec]) -> PositionSpec:
+    """What serves the rows of one batch; raises CapacityError for contexts whose angles differ."""
+    if (reason := apart(specs)) is not None:
+        raise CapacityError(reason)
+    return specs[0]
+
+
 def rotary(module: nn.Module, position_ids: Tensor, layer_type: str | None) -> tuple[Tensor, Tensor]:
     """position_ids [B, T] -> cos, sin [B, T, d] in float32 from a rotary module."""
     like = torch.empty(0, dtype=torch.float32, device=position_ids.device)

@@ -71,7 +71,8 @@ class Step:
     """A packed batch [1, ΣT] on its way through the layers."""
 
     rows: list[Row]
-    meter: Meter = field(default_factory=Meter)
+    meter: Meter | None = None
+    """Where bytes are counted while reading; answers count none, because counting would cost more than a step."""
     observer: Callable[[int, Tensor, Tensor], None] | None = None
     """Called with (layer, query [Hq, ΣT, D], out [ΣT, Hq, Dv]) after attention; for diagnostics."""
 
@@ -85,19 +86,21 @@ class Step:
         start, rows = 0, []
         for row in self.rows:
             layer, span = row.cache.layers[index], slice(start, start + row.length)
-            before = layer.nbytes
+            before = layer.nbytes if self.meter else 0
             fresh = layer.window is None and len(layer.extents) == layer.sealed
             layer.tail.append(
                 keys[:, span], values[:, span], row.start, row.capacity if fresh else 0, exact=row.reading
             )
-            self.meter.change(before, layer.nbytes)
+            if self.meter:
+                self.meter.change(before, layer.nbytes)
             rows.append(Rows(layer, start, row.length))
             start += row.length
         out = attend(query, rows, scaling)
         for row, (layer, first, length) in zip(self.rows, rows, strict=True):
-            before = layer.nbytes
+            before = layer.nbytes if self.meter else 0
             transit = self._settle(row, layer, query[:, first : first + length], scaling)
-            self.meter.change(before, layer.nbytes, transit)
+            if self.meter:
+                self.meter.change(before, layer.nbytes, transit)
         if self.observer is not None:
             self.observer(index, query, out)
         return out
