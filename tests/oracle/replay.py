@@ -7,7 +7,8 @@ all keys and values; and per (layer, head, query, key) the log of events says wh
 * a query sees keys at its own position and before, and within the layer's own sliding window;
 * `Kept(layer, time, positions)`: queries at `time` and later see, of the keys before `time`, just `positions[head]`;
 * `Replaced(layer, time, extent)`: queries at `time` and later see that extent's (dequantised) keys and values in the
-  place of those that the layer computed.
+  place of those that the layer computed;
+* `Patterned(layer, time, stop, pattern)`: queries at time..stop-1 see, of all that, what the pattern says.
 
 So queries are cut into segments between event times, and each segment is one matrix product and one masked softmax.
 The model is a second instance with the same weights that farspan has never touched; only its attention function is
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from farspan.cache.sequence import Event, Kept, Replaced
+from farspan.cache.sequence import Event, Kept, Patterned, Replaced
 
 NAME = "replay-oracle"
 TOLERANCE = 1e-5  # of the largest logit, and at least of 1
@@ -110,7 +111,23 @@ def _visible(events: Sequence[Event], heads: int, tokens: int, window: int | Non
                 kept = torch.zeros(event.time, dtype=torch.bool)
                 kept[positions.long()] = True
                 seen[head, event.time :, : event.time] &= kept
+        elif isinstance(event, Patterned):
+            for head in range(heads):
+                seen[head, event.time : event.stop] &= _shown(event, head, tokens)
     return seen
+
+
+def _shown(event: Patterned, head: int, tokens: int) -> Tensor:
+    """-> [stop - time, tokens] bool: what a pattern shows, key by key as its fields say."""
+    sight = event.pattern.heads[head % len(event.pattern.heads)]
+    columns = set() if sight.columns is None else set(sight.columns.tolist())
+    near = {*range(sight.window), *(distance for a, b in sight.bands for distance in range(a, min(b, tokens)))}
+    since = event.pattern.dense_from
+    rows = []
+    for query in range(event.time, event.stop):
+        dense = since is not None and query >= since
+        rows.append([dense or key < sight.sinks or key in columns or query - key in near for key in range(tokens)])
+    return torch.tensor(rows)
 
 
 def _replaced(keys: Tensor, values: Tensor, event: Replaced) -> tuple[Tensor, Tensor]:

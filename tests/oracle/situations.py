@@ -26,6 +26,8 @@ PLANS = (
     "snapkv:25%(window=8) | int8",
     "window:40 | int8(group=16)",
     "truncate:70",
+    "ashape(sinks=3, window=20)",
+    "trianglemix(start=1, sinks=2, window=17, last=9) | snapkv:40(window=8) | int8",
 )
 ORDERS = ("stream(chunk=64)", "layerwise(chunk=64)")
 BATCHES = ("single", "packed")

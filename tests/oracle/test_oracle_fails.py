@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
-from farspan.cache.sequence import Event, Kept, Replaced
+from farspan.cache.sequence import Event, Kept, Patterned, Replaced
 from tests.oracle.recording import Recording, agreement, recording
 from tests.oracle.replay import TOLERANCE
 from tests.oracle.situations import LONG, ORDERS, ask, pair
@@ -102,6 +103,32 @@ def test_entries_that_were_merged_are_noticed(falsify: Callable[[Event], Event |
             false = falsify(event)
             log[:] = [*true[:i], *([] if false is None else [false]), *true[i + 1 :]]
             assert agreement(twin, record, *chain) > CLEARLY, f"not noticed: event {i} of {len(true)}"
+
+
+def shows_one_more(event: Event) -> Event:
+    assert isinstance(event, Patterned)
+    heads = tuple(replace(sight, window=sight.window + 1) for sight in event.pattern.heads)
+    return event._replace(pattern=replace(event.pattern, heads=heads))
+
+
+def one_query_less(event: Event) -> Event:
+    assert isinstance(event, Patterned)
+    return event._replace(stop=event.stop - 1)
+
+
+@pytest.mark.parametrize("plan", ["ashape(sinks=2, window=20)", "trianglemix(start=1, sinks=2, window=20, last=4)"])
+@pytest.mark.parametrize("falsify", [shows_one_more, one_query_less, nothing])
+def test_what_a_chunk_did_not_see_is_noticed(falsify: Callable[[Event], Event | None], plan: str) -> None:
+    _, twin = pair("llama")
+    record, chain, log = conversation("llama", ORDERS[0], plan)
+    true = list(log)
+    assert agreement(twin, record, *chain) <= TOLERANCE
+    for i, event in enumerate(true):
+        if falsify is one_query_less and event.stop == chain[0].seen and "triangle" in plan:
+            continue  # the last query sees everything anyway
+        false = falsify(event)
+        log[:] = [*true[:i], *([] if false is None else [false]), *true[i + 1 :]]
+        assert agreement(twin, record, *chain) > CLEARLY, f"not noticed: event {i} of {len(true)}"
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3", "phi3", "gpt2", "opt"])

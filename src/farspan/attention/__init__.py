@@ -3,5 +3,6 @@
 from farspan.attention.attend import Rows, attend
 from farspan.attention.kernels import backend, partial_attention
 from farspan.attention.merge import Merger
+from farspan.attention.pattern import Pattern, Sight
 
-__all__ = ["Merger", "Rows", "attend", "backend", "partial_attention"]
+__all__ = ["Merger", "Pattern", "Rows", "Sight", "attend", "backend", "partial_attention"]

@@ -14,28 +14,32 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from farspan.attention import kernels, native
+from farspan.attention import kernels, native, patterned
 from farspan.attention.kernels import partial_attention
 from farspan.attention.merge import Index, Merger
+from farspan.attention.pattern import Pattern
 from farspan.cache import Extent, LayerCache
 
 
 class Rows(NamedTuple):
     """One sequence's share of a packed batch: its layer cache, whose tail already ends with the `length` new tokens,
-    which stand at rows start..start+length of the batch.
+    which stand at rows start..start+length of the batch. A pattern says which entries they see; without one, all.
     """
 
     cache: LayerCache
     start: int
     length: int
+    pattern: Pattern | None = None
 
 
 def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
     """query [Hq, ΣT, D] (new tokens of all sequences) -> out [ΣT, Hq, Dv] in the query's dtype.
 
     A token sees its own sequence's entries at positions up to its own and, where the layer has a window of W
-    tokens, above its own minus W.
+    tokens, above its own minus W; under a pattern, what that shows of it.
     """
+    if any(row.pattern is not None for row in rows):
+        return _patterned(query, rows, scaling)
     routes = [_few(query, row) for row in rows]
     if len(set(routes)) > 1:  # a sequence goes the way it would go alone, whatever it is packed with
         return _apart(query, rows, routes, scaling)
@@ -68,6 +72,27 @@ def _few(query: Tensor, row: Rows) -> bool:
     """Whether a sequence's new tokens are few enough for the C++ kernels; torch's matrix products serve many better."""
     tail = row.cache.tail
     return kernels.native_serves(query, row.length, tail.keys, tail.values)
+
+
+def _patterned(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
+    """`attend` where some sequences have a pattern: those of their tokens that it concerns, then all the others."""
+    out = query.new_empty(query.shape[1], query.shape[0], rows[0].cache.tail.values.shape[-1])
+    rest, spans = [], []
+    for row in rows:
+        first, sparse = row.cache.tail.last - row.length + 1, 0
+        if row.pattern is not None:
+            since = row.pattern.dense_from
+            sparse = row.length if since is None else min(max(0, since - first), row.length)
+        if row.pattern is not None and sparse:
+            span = slice(row.start, row.start + sparse)
+            out[span] = patterned.attend(query[:, span], first, row.cache, row.pattern, scaling)
+        if sparse < row.length:
+            rest.append(Rows(row.cache, sum(len(s) for s in spans), row.length - sparse))
+            spans.append(torch.arange(row.start + sparse, row.start + row.length, device=query.device))
+    if rest:
+        index = torch.cat(spans)
+        out[index] = attend(query[:, index], rest, scaling)
+    return out
 
 
 def _apart(query: Tensor, rows: list[Rows], routes: list[bool], scaling: float) -> Tensor:

@@ -92,6 +92,22 @@ def partial_attention(
     return torch.cat([o for o, _ in parts], dim=2), torch.cat([s for _, s in parts], dim=2)
 
 
+def seeing_mask(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
+    """`visible` [T, N] bool, in which every query sees something, as `seeing_attention` of such query [H, G, T, D],
+    keys and values wants it; good for every call with the same one.
+    """
+    if keys.shape[-1] != values.shape[-1] or not _fused(query.device.type):
+        return visible
+    return torch_cpu.stacked_bias(visible, query.shape[1], keys.dtype)
+
+
+def seeing_attention(query: Tensor, keys: Tensor, values: Tensor, scaling: float, mask: Tensor) -> Tensor:
+    """As `partial_attention` -> out alone, for one `mask` that many pieces share; see `seeing_mask`."""
+    if mask.dtype == torch.bool:
+        return partial_attention(query, keys, values, scaling, mask)[0]
+    return torch_cpu.attend_stacked(query.to(keys.dtype), keys, values, scaling, mask)
+
+
 def _fused(device: str) -> bool:
     chosen = backend(device)
     return chosen.name != "naive" and "torch" not in chosen.rejected

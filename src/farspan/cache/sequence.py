@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from farspan.cache.extent import Extent, joined
 from farspan.cache.tail import Tail
+
+if TYPE_CHECKING:
+    from farspan.attention.pattern import Pattern
 
 SEAL_EVERY = 128  # decode tails seal in runs of this many tokens
 FEW = 4096  # pieces of token ids below this are joined, larger ones (chunks of a read) stay views
@@ -39,7 +42,16 @@ class Replaced(NamedTuple):
     extent: Extent
 
 
-Event = Kept | Replaced
+class Patterned(NamedTuple):
+    """Queries at positions time..stop-1 saw, in `layer`, what the pattern shows of the keys at their own and before."""
+
+    layer: int
+    time: int
+    stop: int
+    pattern: Pattern
+
+
+Event = Kept | Replaced | Patterned
 
 
 @dataclass

@@ -10,6 +10,7 @@ import torch
 from farspan.budget import Budget
 from farspan.cache import SequenceCache
 from farspan.errors import PlanDoesNotApply, PlanError
+from farspan.methods.prefill.base import Prefill
 from farspan.methods.retain.base import Allocator, Scorer
 from farspan.methods.store.base import Store
 from farspan.plan import Plan
@@ -94,7 +95,7 @@ class ModelLayout:
     def check(self, plan: Plan) -> None:
         """Raise PlanDoesNotApply where the plan has no layer left to act on, or a layer it cannot handle."""
         full = [layer for layer in self.layers if layer.window is None]
-        for slot in ("score", "allocate", "fold", "store", "place", "fetch"):
+        for slot in ("prefill", "score", "allocate", "fold", "store", "place", "fetch"):
             method = plan.get(slot)
             if method is None:
                 continue
@@ -104,10 +105,12 @@ class ModelLayout:
                     f"{method.name} acts on full-attention layers, and all {len(self.layers)} layers of this model "
                     f"have a sliding window of their own ({window} tokens). Use the plan 'full'."
                 )
-            if isinstance(method, Allocator):
-                reason = method.applies({i: layer.heads for i, layer in enumerate(self.layers) if layer.window is None})
-                if reason is not None:
-                    raise PlanDoesNotApply(f"{method.name} does not apply: {reason}")
+            heads = {i: layer.heads for i, layer in enumerate(self.layers) if layer.window is None}
+            reason = method.applies(heads) if isinstance(method, Allocator) else None
+            if isinstance(method, Prefill):
+                reason = method.applies(len(self.layers), heads)
+            if reason is not None:
+                raise PlanDoesNotApply(f"{method.name} does not apply: {reason}")
             if isinstance(method, Store):
                 _check_choice(plan, method)
                 for layer in full:

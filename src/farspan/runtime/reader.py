@@ -19,6 +19,7 @@ from farspan.plan import Plan
 from farspan.runtime.layout import ModelLayout
 from farspan.runtime.packing import Packing, seal_layer
 from farspan.runtime.peak import Peak
+from farspan.runtime.prefilling import Prefilling
 from farspan.runtime.retention import Moment, Retention
 from farspan.runtime.step import Meter, Row, Step
 from farspan.runtime.surprisal import surprisal
@@ -153,6 +154,8 @@ class _Read:
         self.last_hidden: Tensor | None = None  # of the token before the next chunk, for scorers that go by predictions
         scorer = self.plan.get("score")
         self.packer = Packing.of(self.plan, body.rotations)
+        total = job.cache.next_position + job.ids.numel()
+        self.prefilling = Prefilling.of(self.plan, len(layout.layers), total)
         self.retention: Retention | None = None
         if isinstance(scorer, Scorer):
             assert self.plan.budget is not None, "a plan with a scorer has a budget"
@@ -213,6 +216,7 @@ class _Read:
             capacity=self.capacity,
             packer=self.packer,
             retention=self.retention,
+            prefilling=self.prefilling,
             reading=True,
             decide=decides,
             offset=start if layerwise else 0,

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from farspan.attention import Rows, attend
+from farspan.attention import Pattern, Rows, attend
 from farspan.cache import SEAL_EVERY, LayerCache, SequenceCache
 from farspan.cache.sequence import Replaced
 from farspan.runtime.answering import Answering
 from farspan.runtime.packing import Packing
+from farspan.runtime.prefilling import Prefilling
 from farspan.runtime.retention import Moment, Retention
 from farspan.signals import Rotations
 
@@ -41,6 +42,8 @@ class Row:
     """Tokens the tail will have to hold, where known."""
     packer: Packing | None = None
     retention: Retention | None = None
+    prefilling: Prefilling | None = None
+    """While reading under a pattern: what gives it."""
     answering: Answering | None = None
     """While answering under a budget of its own: what holds it."""
     reading: bool = False
@@ -93,10 +96,10 @@ class Step:
             )
             if self.meter:
                 self.meter.change(before, layer.nbytes)
-            rows.append(Rows(layer, start, row.length))
+            rows.append(Rows(layer, start, row.length, self._pattern(row, layer, query[:, span], scaling)))
             start += row.length
         out = attend(query, rows, scaling)
-        for row, (layer, first, length) in zip(self.rows, rows, strict=True):
+        for row, (layer, first, length, _) in zip(self.rows, rows, strict=True):
             before = layer.nbytes if self.meter else 0
             transit = self._settle(row, layer, query[:, first : first + length], scaling)
             if self.meter:
@@ -104,6 +107,12 @@ class Step:
         if self.observer is not None:
             self.observer(index, query, out)
         return out
+
+    @staticmethod
+    def _pattern(row: Row, layer: LayerCache, query: Tensor, scaling: float) -> Pattern | None:
+        if row.prefilling is None:
+            return None
+        return row.prefilling.pattern(layer, query, row.start, row.probe, scaling, row.cache.events)
 
     def _settle(self, row: Row, layer: LayerCache, query: Tensor, scaling: float) -> int:
         """After attention: drop the probe, decide, trim, seal. Returns bytes that were in transit."""

@@ -15,17 +15,19 @@ from farspan.cache import block_from_tensors
 from farspan.errors import UnknownName
 from farspan.methods.compress.base import Compressor
 from farspan.methods.positions.base import Positions
+from farspan.methods.prefill.base import Prefill
 from farspan.methods.retain.base import Allocator, Entries, Folder, Scorer
 from farspan.methods.store.base import Store
 from farspan.plan import Plan
 from farspan.registry import Method, find, registered
 from farspan.signals import Observation
 from farspan.testing.made_up import full_heads, profiled
+from farspan.testing.patterns import check_patterns
 from farspan.testing.placing import check_stretch
 from farspan.testing.reads import Reads, allocated_bytes, need
 from farspan.text.document import Segment
 
-FAMILIES = ("retain", "store", "compress", "order", "positions")
+FAMILIES = ("retain", "store", "compress", "order", "positions", "prefill")
 
 
 def check_method(method: str | type[Method] | Method, *, models: Sequence[str] = ("llama", "gemma3")) -> None:
@@ -35,9 +37,10 @@ def check_method(method: str | type[Method] | Method, *, models: Sequence[str] =
     for every method: a frozen keyword-only dataclass with a docstring, whose plans round-trip as string and JSON.
     For those that retain: the budget honoured on average over heads in both orders, nothing mutated, and the
     unprepared model's logits at full budget. For stores: precision as declared, bytes as announced. For
-    compressors: budget and provenance. For positions: usable frequencies, and those of training at factor 1. Then
-    real reads, on tiny models of the kinds given: repeatable, the same in any batch, and holding just the bytes they
-    report.
+    compressors: budget and provenance. For positions: usable frequencies, and those of training at factor 1. For
+    patterns of reading: the same for the same chunk, and the unprepared model's logits where they show everything.
+    Then real reads, on tiny models of the kinds given: repeatable, the same in any batch, and holding just the bytes
+    they report.
     """
     cls = find(method) if isinstance(method, str) else method if isinstance(method, type) else type(method)
     _check_class(cls)
@@ -63,6 +66,8 @@ def check_method(method: str | type[Method] | Method, *, models: Sequence[str] =
             _check_store(given)
         elif isinstance(given, Positions):
             check_stretch(given)
+        elif isinstance(given, Prefill):
+            check_patterns(given)
         for kind in models:
             with profiled(given, full_heads(kind)) as fitting:
                 Reads(kind, _plan_of(fitting)).check()

@@ -39,6 +39,22 @@ def attend_piece(
     return _unseen(out.float(), lse, visible)
 
 
+def stacked_bias(visible: Tensor, group: int, dtype: torch.dtype) -> Tensor:
+    """visible [T, N] bool -> [1, 1, G·T, N], 0 or -inf in `dtype`: for the queries of a group, one after the other."""
+    bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -math.inf)
+    return bias.repeat(group, 1)[None, None]
+
+
+def attend_stacked(query: Tensor, keys: Tensor, values: Tensor, scaling: float, bias: Tensor) -> Tensor:
+    """query [H, G, T, D] -> out [H, G, T, Dv] in its dtype. A group's queries are rows of one matrix, so that its keys
+    are laid out for the kernel once; no row of `bias` may be -inf throughout.
+    """
+    H, G, T, D = query.shape
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+    rows = query.reshape(1, H, G * T, D)
+    return flash(rows, keys[None], values[None], 0.0, False, attn_mask=bias, scale=scaling)[0].view(H, G, T, -1)
+
+
 def _unseen(out: Tensor, lse: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
     """Queries that see nothing come back from flash as NaN or as a mean; say zeros and -inf instead."""
     if visible is None:

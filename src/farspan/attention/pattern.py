@@ -1,0 +1,116 @@
+"""Patterns as data: which keys the queries of a chunk see in one layer, in terms of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sight:
+    """What one key-value head sees: the first `sinks` positions, the newest `window` (a query's own among them), the
+    positions in `columns`, and those at a distance in one of `bands` from the query.
+
+    `columns` is [n] int32, ascending. A band (near, far) holds the distances near..far-1; bands neither overlap nor
+    reach into the window.
+    """
+
+    window: int
+    sinks: int = 0
+    columns: Tensor | None = None
+    bands: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what would leave a query without itself, or say a distance twice."""
+        if self.window < 1 or self.sinks < 0:
+            raise ValueError(f"window={self.window}, sinks={self.sinks}: a query sees itself at least")
+        edge = self.window
+        for near, far in self.bands:
+            if not edge <= near < far:
+                raise ValueError(f"the band {(near, far)} is empty or begins below {edge}, where others end")
+            edge = far
+
+    def sees(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """queries [T] at their positions, keys [n] at theirs -> [T, n] bool: the definition."""
+        distance = queries[:, None] - keys
+        seen = (distance < self.window) | (keys < self.sinks)
+        for near, far in self.bands:
+            seen |= (distance >= near) & (distance < far)
+        if self.columns is not None:
+            seen |= torch.isin(keys, self.columns)
+        return seen & (distance >= 0)
+
+    def spans(self, first: int, last: int) -> list[tuple[int, int]]:
+        """-> the ranges [start, stop) of positions, columns aside, that some query at first..last sees; disjoint and
+        ascending.
+        """
+        spans = [(first - far + 1, last - near + 1) for near, far in reversed(self.bands)]
+        spans = [(0, min(self.sinks, last + 1)), *spans, (first - self.window + 1, last + 1)]
+        found: list[tuple[int, int]] = []
+        for start, stop in ((max(0, a), b) for a, b in spans):
+            if found and start <= found[-1][1]:
+                found[-1] = (found[-1][0], max(found[-1][1], stop))
+            elif start < stop:
+                found.append((start, stop))
+        return found
+
+    def reach(self, first: int, last: int, keys: Tensor) -> tuple[list[slice], Tensor]:
+        """keys [n] at ascending positions -> which of them some query at first..last may see: runs of indices, and
+        [m] single ones.
+        """
+        spans = self.spans(first, last)
+        bounds = torch.tensor([edge for span in spans for edge in span], dtype=keys.dtype, device=keys.device)
+        edges = torch.searchsorted(keys, bounds).tolist()
+        runs = [slice(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
+        return runs, self._columns_beside(spans, last, keys)
+
+    def _columns_beside(self, spans: list[tuple[int, int]], last: int, keys: Tensor) -> Tensor:
+        """-> [m] indices of those keys that stand in columns alone, up to position `last`."""
+        if self.columns is None or not self.columns.numel() or not keys.numel():
+            return torch.empty(0, dtype=torch.int64, device=keys.device)
+        wanted = self.columns[self.columns <= last]
+        for start, stop in spans:
+            wanted = wanted[(wanted < start) | (wanted >= stop)]
+        found = torch.searchsorted(keys, wanted).clamp_(max=keys.numel() - 1)
+        return found[keys[found] == wanted]
+
+    def sees_all(self, last: int) -> bool:
+        """Whether every query up to position `last` sees everything before it."""
+        return max(self.window, self.sinks) > last
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pattern:
+    """Which keys the queries of one chunk see in one layer.
+
+    `heads` is what each key-value head sees, or one Sight for all of them; queries at position `dense_from` and later
+    see everything. What is not held is not seen, whatever a pattern says; nor is what comes after the query.
+    """
+
+    heads: tuple[Sight, ...]
+    dense_from: int | None = None
+
+    def sight(self, head: int) -> Sight:
+        """What one key-value head sees."""
+        return self.heads[0 if len(self.heads) == 1 else head]
+
+    def groups(self, heads: int, *, together: bool) -> Iterator[tuple[slice, Sight]]:
+        """-> runs of key-value heads that see alike, head by head unless they may go `together`."""
+        if together and len(self.heads) == 1:
+            yield slice(0, heads), self.heads[0]
+            return
+        for head in range(heads):
+            yield slice(head, head + 1), self.sight(head)
+
+    def dense(self, position: int) -> Pattern:
+        """The same pattern, with queries from `position` on seeing everything."""
+        since = position if self.dense_from is None else min(position, self.dense_from)
+        return replace(self, dense_from=since)
+
+    def sees_all(self, first: int, last: int) -> bool:
+        """Whether queries at positions first..last see everything: as good as no pattern."""
+        dense = self.dense_from is not None and self.dense_from <= first
+        return dense or all(sight.sees_all(last) for sight in self.heads)

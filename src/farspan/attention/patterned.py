@@ -1,0 +1,126 @@
+"""Attention of a chunk under a pattern: slices of queries, each to the keys that some query of it sees.
+
+What is computed is proportional to the pattern: what no query of a slice sees is neither copied nor unpacked nor
+multiplied; within a slice, a mask of its own size says the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from farspan.attention.kernels import seeing_attention, seeing_mask
+from farspan.attention.pattern import Pattern, Sight
+from farspan.cache import DenseBlock, Extent, LayerCache
+from farspan.cache.extent import UNPACK_ENTRIES
+
+ROWS, LEAST = 512, 32  # query rows of a head at a time, G to a token: more waste more at a window's edges, fewer fill
+# the kernel less (measured at head size 128 and windows of 1k and 2k)
+
+
+class _Held(NamedTuple):
+    """Entries that the queries going on may see: keys [h, n, D], values [h, n, Dv], positions [n] ascending."""
+
+    keys: Tensor
+    values: Tensor
+    positions: Tensor
+
+    def reached(self, sight: Sight, low: int, high: int) -> Iterator[_Held]:
+        """What some query at positions low..high may see: views of runs, then a copy of single columns."""
+        runs, columns = sight.reach(low, high, self.positions)
+        for run in runs:
+            yield _Held(self.keys[:, run], self.values[:, run], self.positions[run])
+        if columns.numel():
+            yield self.at(columns)
+
+    def at(self, chosen: Tensor) -> _Held:
+        """A copy of the entries at these indices."""
+        keys, values = (t.index_select(1, chosen) for t in (self.keys, self.values))
+        return _Held(keys, values, self.positions[chosen])
+
+
+def attend(query: Tensor, first: int, layer: LayerCache, pattern: Pattern, scaling: float) -> Tensor:
+    """query [Hq, T, D] of the tokens at positions `first`.. -> out [T, Hq, Dv] in the query's dtype.
+
+    Queries that the pattern makes dense are none of its business: give only those before. The layer has no window of
+    its own, and its tail holds the new tokens.
+    """
+    heads, size = layer.tail.keys.shape[0], layer.tail.values.shape[-1]
+    out = query.new_empty(query.shape[1], query.shape[0], size)
+    grouped = query.unflatten(0, (heads, -1))
+    by_head = out.view(query.shape[1], heads, -1, size)
+    together = all(extent.shared for extent in layer.extents)
+    for group, sight in pattern.groups(heads, together=together):
+        _attend(grouped[group], first, layer, group, sight, scaling, by_head[:, group])
+    return out
+
+
+def _attend(
+    query: Tensor, first: int, layer: LayerCache, heads: slice, sight: Sight, scaling: float, out: Tensor
+) -> None:
+    """query [h, G, T, D] of heads that see alike, slice by slice into out [T, h, G, Dv]."""
+    tokens, tail = query.shape[2], layer.tail
+    held = [part for extent in layer.extents if (part := _reached(extent, heads, sight, first, tokens)) is not None]
+    held.append(_Held(tail.keys[heads], tail.values[heads], tail.positions()))
+    rows = max(LEAST, ROWS // query.shape[1])
+    known, mask = torch.empty(0), torch.empty(0)
+    for start in range(0, tokens, rows):
+        asked = query[:, :, start : start + rows]
+        low, count = first + start, asked.shape[2]
+        seen = _joined([run for part in held for run in part.reached(sight, low, low + count - 1)])
+        situation = _situation(sight, low, seen.positions)
+        if not (start and count == rows and torch.equal(known, situation)):
+            asking = torch.arange(low, low + count, dtype=torch.int32, device=query.device)
+            known, mask = situation, seeing_mask(asked, seen.keys, seen.values, sight.sees(asking, seen.positions))
+        its = seeing_attention(asked, seen.keys, seen.values, scaling, mask)
+        out[start : start + count] = its.permute(2, 0, 1, 3)
+
+
+def _situation(sight: Sight, low: int, keys: Tensor) -> Tensor:
+    """keys [n] at their positions -> [n] numbers, the same for those slices of queries whose masks are the same.
+
+    A sink or column that stands before `low`, where the slice begins, is seen by all of it, wherever it stands; of
+    others, the distance counts.
+    """
+    always = keys < sight.sinks
+    if sight.columns is not None:
+        always |= torch.isin(keys, sight.columns)
+    return (2 * (keys - low) + always).masked_fill_(always & (keys <= low), -(2**31))
+
+
+def _joined(parts: list[_Held]) -> _Held:
+    parts = [part for part in parts if part.positions.numel()]
+    if len(parts) == 1:
+        return parts[0]
+    keys, values, positions = zip(*parts, strict=True)
+    return _Held(torch.cat(keys, 1), torch.cat(values, 1), torch.cat(positions))
+
+
+def _reached(extent: Extent, heads: slice, sight: Sight, first: int, tokens: int) -> _Held | None:
+    """What of an extent some query of the chunk may see, in floating point and in order; None if nothing."""
+    positions = extent.head_positions(heads.start)  # of all these heads: one, or the extent's are shared
+    runs, columns = sight.reach(first, first + tokens - 1, positions)
+    chosen = torch.cat([*(torch.arange(run.start, run.stop, device=positions.device) for run in runs), columns])
+    chosen = chosen.sort().values
+    parts = []
+    for start in range(0, positions.numel(), UNPACK_ENTRIES):
+        its = chosen[(chosen >= start) & (chosen < start + UNPACK_ENTRIES)]
+        if its.numel():
+            low, high = int(its[0]), int(its[-1]) + 1
+            lent = _run(extent, heads, low, high)
+            parts.append(lent if its.numel() == high - low else lent.at(its - low))
+    return _joined(parts) if parts else None
+
+
+def _run(extent: Extent, heads: slice, start: int, stop: int) -> _Held:
+    """Entries start..stop of each of these heads; views where they are held in floating point, side by side."""
+    block, positions = extent.block, extent.head_positions(heads.start)[start:stop]
+    if isinstance(block, DenseBlock) and extent.uniform:
+        keys, values = (t.unflatten(0, (extent.heads, -1))[heads, start:stop] for t in (block.keys, block.values))
+        return _Held(keys, values, positions)
+    runs = [block.unpack(extent.offsets[h] + start, extent.offsets[h] + stop) for h in range(heads.start, heads.stop)]
+    keys, values = (torch.stack(column) for column in zip(*runs, strict=True))
+    return _Held(keys, values, positions)

@@ -1,0 +1,1 @@
+"""Which pairs of tokens are computed while a text is read."""

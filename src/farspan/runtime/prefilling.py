@@ -1,0 +1,55 @@
+"""Carrying out a plan's pattern of reading: asked for per layer and chunk, noted, and handed to attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from farspan.attention import Pattern
+from farspan.cache import Events, LayerCache
+from farspan.cache.sequence import Patterned
+from farspan.methods.prefill.base import Chunk, Prefill
+from farspan.plan import Plan
+
+
+@dataclass(frozen=True)
+class Prefilling:
+    """A read under a prefill method: of a model of `layers` layers, up to position `total`."""
+
+    method: Prefill
+    layers: int
+    total: int
+
+    @classmethod
+    def of(cls, plan: Plan, layers: int, total: int) -> Prefilling | None:
+        """From a plan, if it has a prefill method."""
+        method = plan.get("prefill")
+        return cls(method, layers, total) if isinstance(method, Prefill) else None
+
+    def pattern(
+        self, layer: LayerCache, query: Tensor, start: int, lent: int, scaling: float, events: Events | None
+    ) -> Pattern | None:
+        """What the new tokens, query [Hq, T, D] from position `start` on, see; the last `lent` are a probe's, which
+        sees everything. Layers with a window of their own keep that, and no more is asked of them. None where all is
+        seen.
+        """
+        if layer.window is not None:
+            return None
+        tokens = query.shape[1] - lent
+        chunk = Chunk(
+            layer=layer.index,
+            layers=self.layers,
+            heads=layer.tail.keys.shape[0],
+            start=start,
+            total=self.total,
+            queries=query[:, :tokens],
+            scaling=scaling,
+            held=layer,
+        )
+        found = self.method.pattern(chunk)
+        if found is None or found.sees_all(start, chunk.stop - 1):
+            return None
+        if events is not None:
+            events.add(Patterned(layer.index, start, chunk.stop, found))
+        return found.dense(chunk.stop) if lent else found
