@@ -16,6 +16,9 @@ from farspan.errors import PlanError
 from farspan.methods.positions.base import Rope, index_of_turns
 from farspan.methods.positions.linear import Linear
 from farspan.methods.positions.ntk import Ntk
+from farspan.methods.positions.power import Power
+from farspan.methods.positions.resonance import Resonance
+from farspan.methods.positions.truncated import Truncated
 from farspan.methods.positions.yarn import Yarn
 from farspan.plan import Plan
 
@@ -56,6 +59,56 @@ def test_the_three_slow_down_different_pairs() -> None:
     made = Yarn().stretch(two, 640, 4.0)
     assert made.inverse.tolist() == pytest.approx([1, (0.5 / 4 + 0.5) / 100]), "half of it"
     assert made.scale == pytest.approx(0.1 * math.log(4) + 1)
+
+
+def test_the_power_basis_bends_where_ntk_is_even() -> None:
+    four = rope(4)  # 1, 1/10, 1/100, 1/1000
+    assert Power(exponent=2.0).stretch(four, 640, 4.0).inverse.tolist() == pytest.approx(
+        [1, 0.75**2 / 10, 0.5**2 / 100, 0.25**2 / 1000]
+    )
+    made, even = Power().stretch(four, 640, 4.0).inverse, Ntk().stretch(four, 640, 4.0).inverse
+    assert made[-1].item() == pytest.approx(1 / 4000) == even[-1].item(), "the slowest by the factor, both"
+    assert made[1].item() == pytest.approx(0.75 / 10) and even[1].item() == pytest.approx(4 ** (-1 / 3) / 10)
+
+
+def test_the_truncated_basis_stops_what_never_went_round() -> None:
+    # 1000 tokens: pairs of 1, 1/10, ..., 1/100 000 go round 159, 15.9, 1.59, 0.159, 0.0159 and 0.00159 times
+    six = rope(6, base=1e6)
+    made = Truncated().stretch(six, 1000, 4.0)
+    assert made.inverse.tolist() == pytest.approx([1, 0.1, 0.01, 2 * math.pi / 1000 / 16, 0, 0])
+    assert torch.equal(made.inverse, Truncated().stretch(six, 1000, 9.0).inverse), "the same for every length"
+    other = Truncated(whole=10, still=0.01, slow=0.005).stretch(six, 1000, 4.0)
+    assert other.inverse.tolist() == pytest.approx([1, 0.1, *[2 * math.pi / 1000 * 0.005] * 3, 0])
+
+
+def test_resonance_rounds_wavelengths_after_its_base() -> None:
+    four = rope(4)  # wavelengths of 6.283, 62.83, 628.3 and 6283 tokens
+    plain = Resonance(base="own").stretch(four, 640, 4.0)
+    assert (2 * math.pi / plain.inverse).tolist() == pytest.approx([6, 63, 628, 6283])
+    slowed = Resonance(base="linear").stretch(four, 640, 4.0)
+    assert (2 * math.pi / slowed.inverse).tolist() == pytest.approx([25, 251, 2513, 25133])
+    yarn = Yarn().stretch(four, 640, 4.0)
+    made = Resonance().stretch(four, 640, 4.0)
+    assert made.scale == yarn.scale
+    assert torch.allclose(2 * math.pi / made.inverse, (2 * math.pi / yarn.inverse).round(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("position", [0, 7, 30, 61])
+def test_resonance_repeats_features_exactly_where_yarn_does_not(position: int) -> None:
+    """The paper's point: positions past training show, in each pair that went round, what training has shown."""
+    given_rope = Rope(inverse=torch.tensor([1.0, 0.1, 0.07]))
+
+    def features(made: Rope, at: int) -> torch.Tensor:
+        angles = at * made.inverse.double()
+        return torch.stack([angles.cos(), angles.sin()])
+
+    def gap(made: Rope) -> float:
+        seen = torch.stack([features(made, at) for at in range(100)])  # [100, 2, pairs]
+        new = features(made, 10_000 + position)
+        return (seen - new).norm(dim=1).amin(0).max().item()
+
+    assert gap(Resonance(base="own").stretch(given_rope, 100, 2.0)) < 2e-3  # float32 frequencies at 10 000
+    assert gap(Rope(inverse=given_rope.inverse)) > 4e-3
 
 
 def test_a_pair_between_is_where_its_turns_say() -> None:
@@ -104,7 +157,7 @@ def test_no_pair_turns_faster_or_slower_than_interpolation(
     pairs: int, base: float, trained: int, factor: float
 ) -> None:
     given_rope = rope(pairs, base)
-    for method in (Linear(), Ntk(), Yarn()):
+    for method in (Linear(), Ntk(), Yarn(), *([Power()] if pairs > 1 else [])):
         share = method.stretch(given_rope, trained, factor).inverse / given_rope.inverse
         assert bool(((share >= 1 / factor - 1e-5) & (share <= 1 + 1e-5)).all())
         assert bool((share.diff() <= 1e-5).all()), "slower pairs are slowed down as much or more"
@@ -121,6 +174,9 @@ def test_no_pair_turns_faster_or_slower_than_interpolation(
         ("yarn(beta_fast=1)", "beta_slow=1 and beta_fast=1: the slow end must be above 0 and below the fast one"),
         ("yarn(beta_slow=0)", "must be above 0"),
         ("yarn(attention_factor=0)", "attention_factor=0 must be above 0"),
+        ("power(exponent=-1)", "exponent=-1 would turn pairs faster"),
+        ("truncated(still=2)", "slow=0.0625, still=2, whole=1: turns must not be negative and must come in this order"),
+        ("resonance(base=rope)", "base is one of yarn, ntk, linear, own, not .rope."),
         ("yarn(scale=4)", r"no parameter 'scale'.*It takes factor"),
         ("yarn | ntk", "both fill the slot 'positions'"),
     ],

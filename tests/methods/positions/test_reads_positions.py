@@ -21,7 +21,16 @@ from tests.oracle.recording import TOLERANCE, agreement, recording
 from tests.oracle.replay import difference
 from tests.oracle.situations import BATCHES, LONG, MIDDLE, ORDERS, QUESTIONS, SHORT, SITUATIONS, ask, read
 
-PLANS = ("linear", "ntk", "yarn(factor=4)", "yarn | snapkv:40(window=8)", "ntk(factor=3) | int8(group=16)")
+PLANS = (
+    "linear",
+    "ntk",
+    "yarn(factor=4)",
+    "power | expected:48(window=16)",
+    "truncated(factor=2)",
+    "resonance(base=ntk) | shadowkv(rank=8)",
+    "yarn | snapkv:40(window=8)",
+    "ntk(factor=3) | int8(group=16)",
+)
 KINDS = ("llama", "qwen3", "gemma3", "phi3")
 MATRIX = {"plan": PLANS, "situation": tuple(SITUATIONS), "kind": KINDS, "order": ORDERS, "batch": BATCHES}
 
