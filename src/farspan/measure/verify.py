@@ -100,10 +100,9 @@ def find(folders: list[Path]) -> dict[str, Path]:
                 found[suite] = place
     if not found:
         wanted = "; ".join(what for _, what in REPOSITORIES.values())
-        given = ", ".join(map(repr, map(str, folders))) or "no folder"
-        raise UsageError(
-            f"there are no published predictions in {given}. Get one of these, and give its folder: {wanted}"
-        )
+        given = ", ".join(map(repr, map(str, folders)))
+        where = f" in {given}" if given else ": no folder is given"
+        raise UsageError(f"there are no published predictions{where}. Get one of these, and give its folder: {wanted}")
     return found
 
 

@@ -7,14 +7,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from farspan.errors import PlanError
-from farspan.methods.retain.base import Scorer
+from farspan.methods.retain.h2o import H2o
 from farspan.registry import Paper
-from farspan.signals import Observation, chunk_attention
+from farspan.signals import Observation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Textprior(Scorer):
+class Textprior(H2o):
     """Keep text first, and of what is marked as no text (images, tables, logs) what draws most attention.
 
     Source: Wan et al. 2024, "LOOK-M", section 3.2: the score is accumulated attention, and text is lifted by the
@@ -26,17 +25,6 @@ class Textprior(Scorer):
     paper: ClassVar[Paper | None] = Paper("LOOK-M", arxiv="2406.18139", section="3.2", id=251)
     accumulates: ClassVar[tuple[str, ...]] = ("attention", "nontext")
 
-    recent: int = 32
-
-    def check(self) -> None:
-        """The newest entry, which nothing but itself has seen, must stay."""
-        if self.recent < 1:
-            raise PlanError(f"recent={self.recent} would drop entries that nothing has looked at yet; give 1 or more")
-
-    def protects(self) -> tuple[int, int]:
-        """Recent entries alone."""
-        return 0, self.recent
-
     def accumulate(self, observation: Observation) -> dict[str, Tensor]:
         """-> attention drawn, and 1 for what is not text."""
         o, nontext = observation, observation.state["nontext"]
@@ -44,7 +32,7 @@ class Textprior(Scorer):
             first = o.seen - o.nontext.numel()
             marked = o.nontext.to(nontext)[(o.positions - first).clamp(min=0).long()]
             nontext = nontext + marked * (o.positions >= first)
-        return {"attention": o.state["attention"] + chunk_attention(o), "nontext": nontext}
+        return {**super().accumulate(o), "nontext": nontext}
 
     def score(self, observation: Observation) -> Tensor:
         """-> [H, N]: accumulated attention, lifted above all that is not text where it is text."""
