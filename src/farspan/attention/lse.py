@@ -16,7 +16,7 @@ def held_lse(layer: LayerCache, queries: Tensor, positions: Tensor, scaling: flo
     """queries [Hq, W, D] at `positions` [W] -> [Hq, W] float32: log-sum-exp of their scores over the entries held at
     their own position and before; -inf where there is none.
     """
-    pieces = [piece for whole in _pieces(layer) for piece in _cut(whole)]
+    pieces = list(held_pieces(layer))
     heads = max(piece.heads.stop for piece in pieces)
     grouped = queries.unflatten(0, (heads, -1))
     out = torch.full(grouped.shape[:3], -torch.inf, device=queries.device)
@@ -28,6 +28,12 @@ def held_lse(layer: LayerCache, queries: Tensor, positions: Tensor, scaling: flo
     return out.flatten(0, 1)
 
 
+def held_pieces(layer: LayerCache) -> Iterator[Piece]:
+    """All that a layer holds, in pieces short enough that W × n scores are small."""
+    for whole in _pieces(layer):
+        yield from _cut(whole)
+
+
 def _pieces(layer: LayerCache) -> Iterator[Piece]:
     for extent in layer.extents:
         yield from extent.pieces()
@@ -37,7 +43,6 @@ def _pieces(layer: LayerCache) -> Iterator[Piece]:
 
 
 def _cut(piece: Piece) -> Iterator[Piece]:
-    """Runs short enough that W × n scores are small."""
     for start in range(0, piece.keys.shape[1], UNPACK_ENTRIES):
         run = slice(start, start + UNPACK_ENTRIES)
         yield Piece(piece.heads, piece.keys[:, run], piece.values[:, run], piece.positions[:, run])
