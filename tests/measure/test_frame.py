@@ -114,6 +114,12 @@ def test_columns_are_told_apart_by_what_differs(tmp_path: Path):
         frame.side("secnd")
 
 
+def test_a_plan_may_be_named_as_it_was_typed(tmp_path: Path):
+    frame = load([write(tmp_path, records(**FEW, plans=("full", "snapkv:10% | adakv", "snapkv:10%")))])
+    assert [c.plan for c in frame.side("adakv:10%")] == ["snapkv:10% | adakv"]
+    assert [c.plan for c in frame.side("adakv | snapkv:10%(window=32)")] == ["snapkv:10% | adakv"]
+
+
 def test_runs_of_one_name_are_named_by_their_folders(tmp_path: Path):
     one = write(tmp_path / "a" / "run", records(**FEW, plans=("full",)))
     two = write(tmp_path / "b" / "run", records(**FEW, plans=("full",)))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from farspan.errors import DamagedFile, UsageError, did_you_mean
 from farspan.measure.record import Mode, Record
-from farspan.plan import DEFAULT
+from farspan.plan import DEFAULT, Plan
 
 MANIFEST, SAMPLES = "run.json", "samples.jsonl"
 
@@ -114,7 +114,9 @@ class Frame:
         """The columns that a person means by a label, a plan or a run; raises UsageError for none, or several plans."""
         columns = self.columns
         names = {c: (self.label(c), c.plan) for c in columns}
-        found = [c for c in columns if self.label(c) == name] or [c for c in columns if c.plan == name]
+        found = [c for c in columns if self.label(c) == name] or [
+            c for c in columns if c.plan in (name, _written(name))
+        ]
         if len(found) > 1:
             raise UsageError(f"{name!r} is in several columns; name one of: {_listed(self.label(c) for c in found)}")
         found = found or [c for c in columns if c.run == name or _same(self.runs, c.run, name)]
@@ -209,6 +211,14 @@ def _place(record: Record) -> tuple[str, int, int, int, str]:
 
 def _same(runs: Iterable[Run], run: str, path: str) -> bool:
     return any(r.name == run and r.path.resolve() == Path(path).resolve() for r in runs)
+
+
+def _written(name: str) -> str:
+    """A plan as samples name it, whichever way somebody wrote it."""
+    try:
+        return str(Plan.parse(name))
+    except UsageError:
+        return name
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,0 +1,162 @@
+"""The quality of every method on the reference model: `python -m benchmarks.quality [-o FOLDER] [--part NAME]`.
+
+Each part is a run of `farspan eval` in a folder of its own below FOLDER (default: runs/quality), so whatever stops it,
+the same command goes on where it was; in all it takes about three hours of two idle cores. `--write` puts the tables
+into docs/quality.md, from the parts that are there.
+
+* `methods`: every scorer, allocator and folder at 25% and 10%, every store, and compositions, beside the null
+  baselines; 2k tokens, stream order, query-agnostic, eight contexts of eight questions each per task.
+* `budgets`, `lengths`, `layerwise`: six named plans at 50% to 5%, at 4k and 8k tokens, and in the other order; without
+  the question and with it (`aware`).
+* `claims`: pairs of plans that a paper says something about, 25 contexts of eight questions each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from farspan.measure.local import LocalModel
+from farspan.measure.record import Mode
+from farspan.measure.run import RunProgress, run
+from farspan.measure.settings import Settings, chosen_tasks, fitted
+from farspan.model import load
+from farspan.plan import Plan
+
+TASKS = (
+    *("one_needle", "four_keys", "forty_keys", "multi_value", "multi_query"),
+    *("chain_2", "chain_4", "second_question", "quote", "perplexity"),
+)
+NEEDLES = ("one_needle", "four_keys", "multi_value", "multi_query", "second_question", "quote")
+SCORERS = (
+    *("window", "random", "snapkv", "h2o", "tova", "keynorm", "keydiff", "expected", "sirllm", "globallocal"),
+    *("spatten", "fastgen"),
+)
+ALLOCATORS = ("pyramid", "adakv", "headkv", "taskkv", "tca")
+FOLDERS = ("ems", "lookm")
+STORES = ("int8", "fp8", "int4", "int2", "zipcache", "shadowkv")
+COMPOSED = ("snapkv:25% | int8", "snapkv:25% | int4", "snapkv:10% | int4", "headkv:10% | int4", "ems:10% | int4")
+SIX = ("window", "snapkv", "adakv", "headkv", "expected", "ems")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What a paper says: `better` answers more than `worse`, at equal budgets."""
+
+    said: str
+    better: str
+    worse: str
+
+
+CLAIMS = (
+    Claim(said="SnapKV keeps more than a window at small budgets", better="snapkv:10%", worse="window:10%"),
+    Claim(said="SnapKV keeps more than chance", better="snapkv:10%", worse="random:10%"),
+    Claim(said="AdaKV: budgets per head beat equal ones", better="adakv:10%", worse="snapkv:10%"),
+    Claim(said="HeadKV: budgets by what heads retrieve beat equal ones", better="headkv:10%", worse="snapkv:10%"),
+    Claim(said="PyramidKV: more for shallow layers beats equal budgets", better="pyramid:10%", worse="snapkv:10%"),
+    Claim(said="EMS: merging beats dropping", better="ems:10%", worse="globallocal:10%"),
+    Claim(said="LOOK-M: merging beats dropping", better="lookm:10%", worse="textprior:10%"),
+    Claim(said="KeyDiff beats the key's norm", better="keydiff:10%", worse="keynorm:10%"),
+    Claim(said="Expected attention beats the last window's", better="expected:10%", worse="snapkv:10%"),
+    Claim(
+        said="More tokens at lower precision beat fewer at full, in equal bytes",
+        better="snapkv:192KiB | int4",
+        worse="snapkv:192KiB",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One run. `contexts` are per task and length; each is asked eight questions."""
+
+    plans: tuple[str, ...]
+    tasks: tuple[str, ...] = TASKS
+    lengths: tuple[int, ...] = (2048,)
+    modes: tuple[Mode, ...] = ("agnostic",)
+    contexts: int = 8
+
+    def settings(self) -> Settings:
+        """For the runner."""
+        return fitted(
+            Settings(
+                plans=tuple(map(Plan.parse, self.plans)),
+                tasks=tuple(chosen_tasks([f"recall/{name}" for name in self.tasks], [])),
+                lengths=self.lengths,
+                samples=self.contexts,
+                modes=self.modes,
+            )
+        )
+
+
+def at(names: Sequence[str], *budgets: str) -> tuple[str, ...]:
+    """Every name at every budget."""
+    return tuple(f"{name}:{budget}" for budget in budgets for name in names)
+
+
+PARTS = {
+    "methods": Part(
+        plans=(
+            *("full", "truncate:25%", "truncate:10%"),
+            *at((*SCORERS, *ALLOCATORS, *FOLDERS), "25%", "10%"),
+            *STORES,
+            *COMPOSED,
+        )
+    ),
+    "claims": Part(
+        plans=("full", *dict.fromkeys(plan for claim in CLAIMS for plan in (claim.better, claim.worse))),
+        tasks=NEEDLES,
+        contexts=25,
+    ),
+    "budgets": Part(
+        plans=("full", *at(SIX, "50%", "25%", "10%", "5%")), tasks=NEEDLES, modes=("agnostic", "aware"), contexts=4
+    ),
+    "layerwise": Part(
+        plans=("full", *(f"{plan} | layerwise" for plan in at(SIX, "25%", "10%"))),
+        tasks=NEEDLES,
+        modes=("agnostic", "aware"),
+        contexts=4,
+    ),
+    "lengths": Part(plans=("full", *at(SIX, "10%")), tasks=NEEDLES, lengths=(4096, 8192), contexts=4),
+}
+
+
+def main() -> None:
+    """Run the parts that are asked for, all without one, then write the page where that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--part", action="append", choices=list(PARTS), default=None)
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/quality.md, and run nothing")
+    given = parser.parse_args()
+    if not given.write:
+        subject = LocalModel(load())
+        for name in given.part or PARTS:
+            tally = run(PARTS[name].settings(), subject, given.output / name, progress=_Told(name))
+            print(f"\n{name}: {len(tally.keys):,} samples, {tally.errors} errors", file=sys.stderr)
+        return
+    from benchmarks.quality_page import page
+
+    Path("docs/quality.md").write_text(page(given.output), encoding="utf-8")
+
+
+class _Told:
+    """One line that is kept up to date."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, progress: RunProgress) -> None:
+        left = "" if progress.left_seconds is None else f", {progress.left_seconds / 60:.0f} min left"
+        print(
+            f"\r{self.name}: {progress.done / progress.total:.1%}, {progress.samples:,} samples{left}   ",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

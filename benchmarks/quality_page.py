@@ -1,0 +1,119 @@
+"""docs/quality.md: what the runs of `benchmarks.quality` say, in tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.quality import CLAIMS, PARTS
+from farspan.measure.cells import Summary
+from farspan.measure.contrast import contrasts
+from farspan.measure.frame import Column, load
+from farspan.measure.paired import Comparison, holm
+from farspan.measure.statistics import Interval
+
+HEAD = """\
+# Quality of every method on the reference model
+
+Made by `python -m benchmarks.quality && python -m benchmarks.quality --write`, which resumes where it was stopped.
+
+Scores are shares of right answers in percent, 95% intervals in brackets; the mean counts every ranked task alike, and
+its interval counts contexts, not questions (eight are asked of each). *nats* is the negative log-likelihood per token
+of the text that follows. Bytes are those held after reading, as a share of a full cache in the model's dtype; read is
+the mean and first token the median, on {machine}. Tasks that the full cache fails (below 50%) are shown and do not
+rank.
+"""
+
+
+def page(folder: Path) -> str:
+    """The whole page, from the parts that are there."""
+    parts = {name: Summary(load([folder / name])) for name in PARTS if (folder / name / "run.json").is_file()}
+    where = next(iter(parts.values())).frame.runs[0].manifest["environments"][0]
+    machine = f"{where['cpu']}, {where.get('threads', '?')} threads"
+    blocks = [HEAD.format(machine=machine)]
+    titles = {
+        "methods": "## Every method: 2k tokens, read in stream order without knowing the questions",
+        "budgets": "## Six plans by budget, without the question and with it",
+        "layerwise": "## The same plans, layer by layer",
+        "lengths": "## Six plans at 4k and 8k tokens",
+    }
+    for name, title in titles.items():
+        if name in parts:
+            blocks += [title, *(_table(parts[name], length) for length in parts[name].frame.lengths)]
+    if "claims" in parts:
+        blocks += ["## What papers say, and what showed here", _claims(parts["claims"])]
+    return "\n\n".join(block.strip() for block in blocks) + "\n"
+
+
+def _table(summary: Summary, length: int) -> str:
+    """One row per column, the best mean first, after the full cache."""
+    tasks = [task for task in summary.frame.tasks if task not in summary.likelihood]
+    names = [f"{task.split('/')[-1]}{'' if task in summary.ranked else ' (not ranked)'}" for task in tasks]
+    judged = sorted(summary.likelihood)
+    head = ["plan", "mean", *names, *(["nats"] if judged else []), "bytes", "read", "first token"]
+    columns = sorted(summary.frame.columns, key=lambda c: (not c.is_full, -_mean(summary, c, length)))
+    rows = [list(_row(summary, column, length, tasks, judged)) for column in columns]
+    alone = len(summary.frame.lengths) == 1
+    caption = "" if alone else f"**{length:,} tokens**\n\n"
+    return caption + _markdown([head, *rows])
+
+
+def _mean(summary: Summary, column: Column, length: int) -> float:
+    point = summary.overall(column, "official", length)
+    return point.score.mean if point else -1.0
+
+
+def _row(summary: Summary, column: Column, length: int, tasks: Sequence[str], judged: Sequence[str]) -> Iterator[str]:
+    point = summary.overall(column, "official", length)
+    yield f"`{summary.frame.label(column)}`".replace("|", "\\|")
+    yield _interval(point.score if point else None)
+    for task in tasks:
+        cell = summary.cells.get((task, length, column))
+        yield _percent(cell.official.mean if cell and cell.official else None)
+    for task in judged:
+        cell = summary.cells.get((task, length, column))
+        yield "-" if cell is None or cell.nll is None else f"{cell.nll:.2f}"
+    cost = summary.column_costs(column, length)
+    yield "-" if not cost.held_bytes or not cost.full_bytes else f"{cost.held_bytes / cost.full_bytes:.1%}"
+    yield "-" if cost.read_seconds is None else f"{cost.read_seconds * 1000:,.0f} ms"
+    yield "-" if cost.first_token_seconds is None else f"{cost.first_token_seconds * 1000:,.0f} ms"
+
+
+def _claims(summary: Summary) -> str:
+    found = [contrasts(summary, (claim.worse, claim.better))[0].overall for claim in CLAIMS]
+    adjusted = iter(holm([each.p for each in found if each]))
+    rows = [["claim", "plans", "difference, points", "p (Holm)", "here"]]
+    for claim, each in zip(CLAIMS, found, strict=True):
+        plans = f"`{claim.better}` over `{claim.worse}`".replace("|", "\\|")
+        if each is None:
+            rows.append([claim.said, plans, "-", "-", "no task ranks"])
+            continue
+        p = next(adjusted)
+        rows.append([claim.said, plans, _difference(each), f"{p:.3f}", _verdict(each, p)])
+    return _markdown(rows)
+
+
+def _difference(each: Comparison) -> str:
+    return f"{each.difference * 100:+.1f} [{each.low * 100:+.1f}, {each.high * 100:+.1f}]"
+
+
+def _verdict(each: Comparison, p: float) -> str:
+    if p < 0.05:
+        return "showed" if each.difference > 0 else "the opposite showed"
+    seen = "" if each.detectable is None else f" (from {each.detectable * 100:.0f} points on it would have)"
+    return f"did not show{seen}"
+
+
+def _interval(score: Interval | None) -> str:
+    if score is None:
+        return "-"
+    return f"{score.mean * 100:.1f} [{score.low * 100:.1f}, {score.high * 100:.1f}]"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value * 100:.0f}"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
