@@ -12,6 +12,7 @@ from farspan.answer import Answer, Timings, Usage
 from farspan.errors import OptionError, UsageError
 from farspan.runtime.answering import Answering
 from farspan.runtime.decoder import Turn, decode
+from farspan.runtime.fetching import Fetching
 from farspan.runtime.positions import common
 from farspan.text import Asked, as_asked
 
@@ -37,7 +38,8 @@ class Asking:
         ended = partial(self._ended, asked)
         cache = context._cache.fork()
         answering = Answering.of(context.plan, cache, self.body.rotations)
-        return Turn(cache, ids, context._packing(), self._limit(index, ids), ended, answering)
+        fetching = Fetching.of(context.plan)
+        return Turn(cache, ids, context._packing(), self._limit(index, ids), ended, answering, fetching)
 
     def _limit(self, index: int, ids: Tensor) -> int:
         """Tokens that an answer may have: what was asked for, within the positions that there are."""

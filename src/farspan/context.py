@@ -16,6 +16,7 @@ from farspan.cache import SequenceCache
 from farspan.errors import UsageError
 from farspan.plan import Plan
 from farspan.runtime.dropping import drop, token_mask
+from farspan.runtime.fetching import Fetching
 from farspan.runtime.likelihood import Fed, score
 from farspan.runtime.packing import Packing
 from farspan.runtime.positions import PositionSpec
@@ -150,7 +151,7 @@ class Context:
         turns = [self.model.prompts.scored(asked, each, last=self._unfed, eos=self.model.eos) for each in texts]
         for ids, _ in turns:
             self.positions.check(self.next_position + ids.numel(), f"the text to score ({ids.numel()} tokens)")
-        fed = [Fed(self._cache.fork(), ids, self._packing(), count) for ids, count in turns]
+        fed = [Fed(self._cache.fork(), ids, self._packing(), count, Fetching.of(self.plan)) for ids, count in turns]
         judged = score(self.model.runtime(self.positions), fed)
         found = [_scored(each, f, j) for each, f, j in zip(texts, fed, judged, strict=True)]
         return found[0] if isinstance(text, str) else found

@@ -31,6 +31,7 @@ from farspan.profiling import LENGTH, TEXTS, Hook, make_profile
 from farspan.runtime import hf_fingerprint, hf_load, hf_sampling
 from farspan.runtime.answering import Answering
 from farspan.runtime.feed import Part, joined, to_read
+from farspan.runtime.fetching import Fetching
 from farspan.runtime.hf import Prepared, Runtime
 from farspan.runtime.hf_cache import FarspanCache
 from farspan.runtime.hf_inspect import prepare_model
@@ -286,8 +287,11 @@ class Model:
         packing = [context._packing() for context in contexts]
         answering = [Answering.of(c.plan, s, rotations) for c, s in zip(contexts, sequences, strict=True)]
 
+        fetching = [Fetching.of(context.plan) for context in contexts]
+
         def row(index: int, tokens: int) -> Row:
-            return Row(sequences[index], tokens, packer=packing[index], answering=answering[index])
+            its = sequences[index]
+            return Row(its, tokens, packer=packing[index], answering=answering[index], fetching=fetching[index])
 
         past = FarspanCache.for_generate(len(self.layout.layers), positions, sequences, row)
         made = side_by_side(sequences, asked, self.tokenizer.pad_token_id or 0)

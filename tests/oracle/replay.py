@@ -6,6 +6,8 @@ all keys and values; and per (layer, head, query, key) the log of events says wh
 
 * a query sees keys at its own position and before, and within the layer's own sliding window;
 * `Kept(layer, time, positions)`: queries at `time` and later see, of the keys before `time`, just `positions[head]`;
+* `Fetched(layer, time, tokens, since, positions, log_weights)`: queries from `time` on, `tokens` of them, see of the
+  keys before `since` just `positions[head]`, with `log_weights[head]` added to their scores;
 * `Replaced(layer, time, extent)`: queries at `time` and later see that extent's (dequantised) keys and values in the
   place of those that the layer computed;
 * `Patterned(layer, time, stop, pattern)`: queries at time..stop-1 see, of all that, what the pattern says.
@@ -28,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from farspan.cache.sequence import Event, Kept, Patterned, Replaced
+from farspan.cache.sequence import Event, Fetched, Kept, Patterned, Replaced
 
 NAME = "replay-oracle"
 TOLERANCE = 1e-5  # of the largest logit, and at least of 1
@@ -87,6 +89,7 @@ def _attention(
     keys, values = key[0].double(), value[0].double()
     asked = query[0].double().unflatten(0, (keys.shape[0], -1))  # [Hk, G, N, D]: a group shares its head's keys
     visible = _visible(events, keys.shape[0], tokens, sliding_window)
+    weights = _weights(events, keys.shape[0], tokens)
     edges = sorted({0, tokens, *(e.time for e in events if isinstance(e, Replaced) and e.time < tokens)})
     parts = []
     for start, stop in itertools.pairwise(edges):
@@ -94,6 +97,7 @@ def _attention(
             if isinstance(event, Replaced) and event.time == start:
                 keys, values = _replaced(keys, values, event)
         scores = torch.einsum("hgtd,hnd->hgtn", asked[:, :, start:stop], keys) * scaling
+        scores = scores + weights[:, None, start:stop]
         scores = scores.masked_fill(~visible[:, None, start:stop], -math.inf)
         parts.append(torch.einsum("hgtn,hnd->hgtd", scores.softmax(-1), values))
     out = torch.cat(parts, 2).flatten(0, 1).transpose(0, 1)
@@ -114,6 +118,11 @@ def _visible(events: Sequence[Event], heads: int, tokens: int, window: int | Non
         elif isinstance(event, Patterned):
             for head in range(heads):
                 seen[head, event.time : event.stop] &= _shown(event, head, tokens)
+        elif isinstance(event, Fetched):
+            for head, positions in enumerate(event.positions):
+                read = torch.zeros(event.since, dtype=torch.bool)
+                read[positions.long()] = True
+                seen[head, event.time : event.time + event.tokens, : event.since] &= read
     return seen
 
 
@@ -128,6 +137,17 @@ def _shown(event: Patterned, head: int, tokens: int) -> Tensor:
         dense = since is not None and query >= since
         rows.append([dense or key < sight.sinks or key in columns or query - key in near for key in range(tokens)])
     return torch.tensor(rows)
+
+
+def _weights(events: Sequence[Event], heads: int, tokens: int) -> Tensor:
+    """-> [heads, tokens, tokens] float64: what is added to the score of a query (row) and a key (column)."""
+    added = torch.zeros(heads, tokens, tokens, dtype=torch.float64)
+    for event in events:
+        if isinstance(event, Fetched) and event.log_weights is not None:
+            for head, (positions, its) in enumerate(zip(event.positions, event.log_weights, strict=True)):
+                for time in range(event.time, event.time + event.tokens):
+                    added[head, time, positions.long()] = its.double()
+    return added
 
 
 def _replaced(keys: Tensor, values: Tensor, event: Replaced) -> tuple[Tensor, Tensor]:

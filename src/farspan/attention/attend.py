@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from farspan.attention import kernels, native, patterned
+from farspan.attention import fetched, kernels, native, patterned
+from farspan.attention.fetched import Chooser
 from farspan.attention.kernels import partial_attention
 from farspan.attention.merge import Index, Merger
 from farspan.attention.pattern import Pattern
@@ -30,6 +31,8 @@ class Rows(NamedTuple):
     start: int
     length: int
     pattern: Pattern | None = None
+    fetch: Chooser | None = None
+    """What chooses the entries to read, where not all are."""
 
 
 def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
@@ -40,12 +43,15 @@ def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
     """
     if any(row.pattern is not None for row in rows):
         return _patterned(query, rows, scaling)
-    routes = [_few(query, row) for row in rows]
+    routes = [_route(query, row) for row in rows]
     if len(set(routes)) > 1:  # a sequence goes the way it would go alone, whatever it is packed with
         return _apart(query, rows, routes, scaling)
+    few, fetches = routes[0]
+    if fetches:
+        return fetched.attend(query, rows, scaling, None if few else _tail_parts)
     heads = rows[0].cache.tail.keys.shape[0]
     size = rows[0].cache.tail.values.shape[-1]
-    parts, left = _native_parts(rows) if routes[0] else ([], list(_shared_extents(rows)))
+    parts, left = _native_parts(rows) if few else ([], list(_shared_extents(rows)))
     if parts and not left:
         return native.attend(query, heads, size, scaling, parts, query.dtype)[0]
     grouped = query.view(heads, query.shape[0] // heads, *query.shape[1:])
@@ -68,10 +74,12 @@ def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
     return merger.out.flatten(0, 1).transpose(0, 1).to(query.dtype)
 
 
-def _few(query: Tensor, row: Rows) -> bool:
-    """Whether a sequence's new tokens are few enough for the C++ kernels; torch's matrix products serve many better."""
+def _route(query: Tensor, row: Rows) -> tuple[bool, bool]:
+    """-> whether a sequence's new tokens are few enough for the C++ kernels (torch's matrix products serve many
+    better), and whether it fetches.
+    """
     tail = row.cache.tail
-    return kernels.native_serves(query, row.length, tail.keys, tail.values)
+    return kernels.native_serves(query, row.length, tail.keys, tail.values), row.fetch is not None
 
 
 def _patterned(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
@@ -87,7 +95,8 @@ def _patterned(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
             span = slice(row.start, row.start + sparse)
             out[span] = patterned.attend(query[:, span], first, row.cache, row.pattern, scaling)
         if sparse < row.length:
-            rest.append(Rows(row.cache, sum(len(s) for s in spans), row.length - sparse))
+            at = sum(len(s) for s in spans)
+            rest.append(row._replace(start=at, length=row.length - sparse, pattern=None))
             spans.append(torch.arange(row.start + sparse, row.start + row.length, device=query.device))
     if rest:
         index = torch.cat(spans)
@@ -95,10 +104,10 @@ def _patterned(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
     return out
 
 
-def _apart(query: Tensor, rows: list[Rows], routes: list[bool], scaling: float) -> Tensor:
+def _apart(query: Tensor, rows: list[Rows], routes: list[tuple[bool, bool]], scaling: float) -> Tensor:
     """`attend` of the sequences of each route by themselves."""
     out = query.new_empty(query.shape[1], query.shape[0], rows[0].cache.tail.values.shape[-1])
-    for route in (True, False):
+    for route in dict.fromkeys(routes):
         chosen = [row for row, its in zip(rows, routes, strict=True) if its == route]
         index = _token_index(chosen)
         start, alone = 0, []

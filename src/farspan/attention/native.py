@@ -177,6 +177,20 @@ def seen_by(part: Part, tokens: slice | Tensor) -> Part:
     return seen
 
 
+def gathered(part: Part, slots: Sequence[Tensor], log_weights: Sequence[Tensor] | None = None) -> Part:
+    """Of a part that `seen_by` made, the entries at `slots[h]` [n] of each head alone, at least one in all; their
+    scores are raised by `log_weights[h]` [n].
+    """
+    offsets = [0]
+    for its in slots:
+        offsets.append(offsets[-1] + its.numel())
+    assert offsets[-1], "a part without entries would be read as one of all entries"
+    _keep(part, gather=torch.cat(list(slots)).int(), gather_offsets=torch.tensor(offsets))
+    if log_weights is not None:
+        _keep(part, log_weights=torch.cat(list(log_weights)).float())
+    return part
+
+
 def attend(
     query: Tensor, heads: int, value_size: int, scaling: float, parts: Sequence[Part], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,9 @@ from farspan.cache.block import BLOCKS, Block, DenseBlock, block_from_tensors, r
 from farspan.cache.cachegen import CachegenBlock
 from farspan.cache.extent import Extent, Piece
 from farspan.cache.fp8 import Fp8Block
+from farspan.cache.gather import entries_at
 from farspan.cache.group import GroupBlock
+from farspan.cache.index import Index
 from farspan.cache.lowrank import LowRankBlock
 from farspan.cache.mixed import MixedBlock
 from farspan.cache.sequence import SEAL_EVERY, Events, LayerCache, SequenceCache
@@ -20,6 +22,7 @@ __all__ = [
     "Extent",
     "Fp8Block",
     "GroupBlock",
+    "Index",
     "LayerCache",
     "LowRankBlock",
     "MixedBlock",
@@ -27,5 +30,6 @@ __all__ = [
     "SequenceCache",
     "Tail",
     "block_from_tensors",
+    "entries_at",
     "register_block",
 ]

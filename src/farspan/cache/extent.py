@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from farspan.cache.block import Block, DenseBlock, interleaved
+from farspan.cache.index import Index, Unread
 
 UNPACK_ENTRIES = 4096  # entries per head that a packed extent lends in floating point at a time
 
@@ -28,10 +29,13 @@ class Extent:
 
     `positions` is int32, [N] where all heads hold the same tokens and [E] head after head otherwise. An extent
     read from a file starts without its block; `load` brings it (and checks it) at first touch, or at every touch where
-    it is not to `keep` it: then only positions stay in memory, and `nbytes` counts what does.
+    it is not to `keep` it: then only positions and the index stay in memory, and `nbytes` counts what does.
     """
 
-    __slots__ = ("_block", "_keep", "_load", "_nbytes", "_positions", "first", "last", "offsets", "prepared", "shared")
+    __slots__ = (
+        *("_block", "_index", "_keep", "_load", "_nbytes", "_positions"),
+        *("first", "last", "offsets", "prepared", "shared"),
+    )
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class Extent:
         self._block, self._positions, self._load, self._nbytes = block, positions, load, nbytes
         self.offsets, self.shared, self._keep = offsets, shared, keep
         self.prepared: Any = None
+        self._index: Index | Unread | None = None
         if bounds is None:
             assert positions is not None
             bounds = (int(positions.min()), int(positions.max())) if positions.numel() else (0, -1)
@@ -86,6 +91,17 @@ class Extent:
         return self._positions
 
     @property
+    def index(self) -> Index | None:
+        """What a fetch method made of these entries, which never change; loaded now if it still lies in a file."""
+        if isinstance(self._index, Unread):
+            self._index = self._index.load()
+        return self._index
+
+    @index.setter
+    def index(self, index: Index | Unread | None) -> None:
+        self._index = index
+
+    @property
     def loaded(self) -> bool:
         """False while the payload still lies in a file."""
         return self._block is not None
@@ -111,12 +127,13 @@ class Extent:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of storage: block and positions (for one still in its file, what it will take)."""
+        """Bytes of storage: block, positions and index (for one still in its file, what it will take)."""
+        index = 0 if self._index is None else self._index.nbytes
         if not self._keep:
-            return 0 if self._positions is None else self._positions.untyped_storage().nbytes()
+            return index + (0 if self._positions is None else self._positions.untyped_storage().nbytes())
         if self._block is None or self._positions is None:
-            return self._nbytes
-        return self._block.nbytes + self._positions.untyped_storage().nbytes()
+            return index + self._nbytes
+        return index + self._block.nbytes + self._positions.untyped_storage().nbytes()
 
     @property
     def kept(self) -> bool:

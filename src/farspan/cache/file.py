@@ -17,6 +17,7 @@ from farspan.cache.block import Block, DenseBlock, block_from_tensors, raw
 from farspan.cache.codec import Recode
 from farspan.cache.container import FORMAT, File, checksum, header_of, write
 from farspan.cache.extent import Extent
+from farspan.cache.index import Index, Unread
 from farspan.cache.lowrank import Placement, Turn
 from farspan.cache.sequence import LayerCache, SequenceCache
 from farspan.errors import DamagedFile
@@ -119,11 +120,23 @@ def _describe_layer(layer: LayerCache, named: dict[str, Tensor], recode: Recode 
                 "shared": extent.shared,
                 "bounds": [extent.first, extent.last],
                 "held": held,
+                **_describe_index(extent, f"layers.{layer.index}.extents.{i}.index.", named),
             }
         )
     tail = {"first": layer.tail.first, "length": len(layer.tail)}
     described = {"index": layer.index, "window": layer.window, "sealed": layer.sealed, "tail": tail}
     return {**described, "state": list(layer.state), "extents": extents}
+
+
+def _describe_index(extent: Extent, stem: str, named: dict[str, Tensor]) -> dict[str, Any]:
+    """-> the part of an extent's manifest about its index, if it has one; the tensors go into `named`."""
+    index = extent.index
+    if index is None:
+        return {}
+    tensors = index.tensors()
+    named |= {stem + name: tensor for name, tensor in tensors.items()}
+    described = {"key": index.key, "groups": len(index.groups), "tensors": list(tensors), "held": index.nbytes}
+    return {"index": {**described, "checksum": checksum(tensors.values())}}
 
 
 def _loose_tensors(cache: SequenceCache) -> dict[str, Tensor]:
@@ -183,6 +196,17 @@ def _extent(file: File, layer: int, index: int, spec: dict[str, Any], how: _Brin
 
     (first, last), offsets = spec["bounds"], tuple(spec["offsets"])
     nbytes = spec.get("held") or sum(slot.end - slot.begin for slot in slots.values())
-    return Extent(
+    extent = Extent(
         None, None, offsets, shared=spec["shared"], bounds=(first, last), load=bring, nbytes=nbytes, keep=how.keep
     )
+    if "index" in spec:
+        extent.index = Unread(partial(_index, file, layer, index, spec["index"], how.device), spec["index"]["held"])
+    return extent
+
+
+def _index(file: File, layer: int, extent: int, spec: dict[str, Any], device: torch.device) -> Index:
+    stem = f"layers.{layer}.extents.{extent}.index."
+    names = [stem + name for name in spec["tensors"]]
+    read = file.read(names, spec["checksum"], f"the index of extent {extent} of layer {layer}")
+    tensors = {name.removeprefix(stem): tensor.to(device) for name, tensor in read.items()}
+    return Index.from_tensors(spec["key"], spec["groups"], tensors)

@@ -51,7 +51,20 @@ class Patterned(NamedTuple):
     pattern: Pattern
 
 
-Event = Kept | Replaced | Patterned
+class Fetched(NamedTuple):
+    """Queries at `time`..`time + tokens` see in `layer`, of the keys before `since`, just `positions[h]` in head h,
+    their scores raised by `log_weights[h]` where there are any.
+    """
+
+    layer: int
+    time: int
+    tokens: int
+    since: int
+    positions: tuple[Tensor, ...]
+    log_weights: tuple[Tensor, ...] | None = None
+
+
+Event = Kept | Replaced | Patterned | Fetched
 
 
 @dataclass
@@ -121,6 +134,13 @@ class LayerCache:
         surplus = len(self.tail) - (self.window - 1)
         if surplus > slack:
             self.tail.drop_first(surplus)
+
+    def close_tail(self) -> None:
+        """Turn the tail into an extent that may still be decided about, so that it can be fetched from meanwhile."""
+        opened, own = self.sealed, self.own
+        self.own = max(own, opened)  # what is sealed is not joined with what is open
+        self.seal_tail(None)
+        self.sealed, self.own = opened, own
 
     def seal_tail(self, packer: Packer | None, *, count: int | None = None) -> Extent | None:
         """Turn the oldest `count` tokens of the tail (default all) into a sealed extent; returns it."""

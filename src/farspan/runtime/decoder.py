@@ -12,6 +12,7 @@ from torch import Tensor
 
 from farspan.cache import SequenceCache
 from farspan.runtime.answering import Answering
+from farspan.runtime.fetching import Fetching
 from farspan.runtime.layout import ModelLayout
 from farspan.runtime.packing import Packing
 from farspan.runtime.step import Row, Step
@@ -60,6 +61,8 @@ class Turn:
     """Called after each token with all of them: True where a stop string is complete."""
     answering: Answering | None = None
     """What holds new tokens to a budget, where the plan has one for them."""
+    fetching: Fetching | None = None
+    """What chooses the entries that are read, where the plan fetches."""
     tokens: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     first_seconds: float = 0.0
@@ -67,7 +70,7 @@ class Turn:
 
     def row(self, length: int) -> Row:
         """This turn's share of a packed batch."""
-        return Row(self.cache, length, packer=self.packer, answering=self.answering)
+        return Row(self.cache, length, packer=self.packer, answering=self.answering, fetching=self.fetching)
 
     def finish(self, layout: ModelLayout) -> None:
         """The turn is over: windows hold what later queries see, and the last queries have been reckoned with."""
@@ -76,6 +79,8 @@ class Turn:
                 layer.trim_window()  # decoding lets a few tokens more stand between copies
         if self.answering is not None:
             self.answering.finish(self.cache, {i: layer.scaling for i, layer in enumerate(layout.layers)})
+        if self.fetching is not None:
+            self.fetching.finish(self.cache)
 
 
 def decode(body: Body, turns: Sequence[Turn], chooser: Chooser) -> Iterator[list[tuple[int, int]]]:

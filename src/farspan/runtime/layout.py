@@ -10,6 +10,7 @@ import torch
 from farspan.budget import Budget
 from farspan.cache import SequenceCache
 from farspan.errors import PlanDoesNotApply, PlanError
+from farspan.methods.fetch.base import Fetch
 from farspan.methods.prefill.base import Prefill
 from farspan.methods.retain.base import Allocator, Scorer
 from farspan.methods.store.base import Store
@@ -58,10 +59,10 @@ class ModelLayout:
     def size_of(self, plan: Plan, tokens: int) -> Callable[[int], int]:
         """-> bytes of KV after `tokens` tokens when every head of the full-attention layers holds n entries.
 
-        Positions count: int32 per entry and head after a decision; so does what a scorer accumulates. Layers with a
-        window hold what they need first.
+        Positions count: int32 per entry and head after a decision; so does what a scorer accumulates, and the index of
+        a plan that fetches. Layers with a window hold what they need first.
         """
-        store, state = plan.get("store"), state_bytes(plan)
+        store, fetch, state = plan.get("store"), plan.get("fetch"), state_bytes(plan)
 
         def size(count: int) -> int:
             total = 0
@@ -70,6 +71,8 @@ class ModelLayout:
                     total += min(tokens, layer.window - 1) * layer.heads * layer.entry_bytes(self.dtype)
                     continue
                 total += count * layer.heads * (4 + state)
+                if isinstance(fetch, Fetch) and count:
+                    total += fetch.index_bytes(count, layer.heads, layer.head_size, self.dtype)
                 if isinstance(store, Store):
                     total += store.holds(count, layer.heads, layer.head_size, layer.value_size, self.dtype)
                 else:
@@ -93,7 +96,9 @@ class ModelLayout:
         return next(fitting, plans[-1])
 
     def check(self, plan: Plan) -> None:
-        """Raise PlanDoesNotApply where the plan has no layer left to act on, or a layer it cannot handle."""
+        """Raise PlanDoesNotApply where the plan has no layer left to act on, or a layer it cannot handle; PlanError for
+        two ways to read at once.
+        """
         full = [layer for layer in self.layers if layer.window is None]
         for slot in ("prefill", "score", "allocate", "fold", "store", "place", "fetch"):
             method = plan.get(slot)
@@ -111,6 +116,11 @@ class ModelLayout:
                 reason = method.applies(len(self.layers), heads)
             if reason is not None:
                 raise PlanDoesNotApply(f"{method.name} does not apply: {reason}")
+            if isinstance(method, Fetch) and method.read and plan.get("prefill") is not None:
+                raise PlanError(
+                    f"{method.name} reads the context by fetching, and {plan.get('prefill')!r} by a pattern. "
+                    f"Write {method.name}(read=false), or leave the pattern out."
+                )
             if isinstance(method, Store):
                 _check_choice(plan, method)
                 for layer in full:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from farspan.cache import SequenceCache
 from farspan.runtime.decoder import Body
+from farspan.runtime.fetching import Fetching
 from farspan.runtime.packing import Packing
 from farspan.runtime.step import Row, Step
 
@@ -28,10 +29,11 @@ class Fed:
     ids: Tensor
     packer: Packing | None
     scored: int
+    fetching: Fetching | None = None
 
     def row(self, length: int) -> Row:
         """This sequence's share of a packed batch."""
-        return Row(self.cache, length, packer=self.packer)
+        return Row(self.cache, length, packer=self.packer, fetching=self.fetching)
 
 
 def score(body: Body, sequences: Sequence[Fed], *, chunk: int = CHUNK) -> list[Tensor]:

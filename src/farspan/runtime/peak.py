@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from farspan.methods.fetch.base import Fetch
 from farspan.methods.store.base import Store
 from farspan.runtime.layout import LayerLayout, ModelLayout
 
@@ -32,6 +33,8 @@ class Peak:
     """True if what seals is put elsewhere."""
     together: bool = False
     """True if decisions wait until a chunk has passed every layer."""
+    fetch: Fetch | None = None
+    """What indexes the entries, and reads the context if it says so."""
 
     def stated(self, layout: ModelLayout) -> int:
         """Bytes of KV at the worst moment of the read, copies in transit included.
@@ -52,24 +55,34 @@ class Peak:
         share = self.entries if self.entries is None else self.shares.get(index, self.entries)
         kept = self.tokens if share is None else min(self.tokens, share)
         new = self.tokens if self.layerwise else self.chunk
-        packed = self._packed(layout, layer, kept)
+        packed, index = self._packed(layout, layer, kept), self._index(layout, layer, kept)
+        reads = self.fetch is not None and self.fetch.read
         if share is None and self.spills:
             back = 0 if self.store is None else self.store.keeps_back() * entry
             sealed = self._packed(layout, layer, new)
-            return kept * layer.heads * 4 + back, new * entry + back + 2 * sealed  # one goes, or one is brought
+            kept_here = kept * layer.heads * 4 + back + index
+            return kept_here, new * entry + back + 2 * sealed  # one goes, or one is brought
         if share is None:
-            return packed, 0 if self.store is None else new * entry + packed
-        rest, tail = max(kept * placed + self.probe * entry, packed), (new + self.probe) * entry
+            joins = self.store is not None or reads
+            return packed + index, (new + self.probe) * entry + packed if joins else 0
+        rest, tail = max(kept * placed + self.probe * entry, packed) + index, (new + self.probe) * entry
         rest, tail = rest + kept * layer.heads * self.state, tail + new * layer.heads * self.state
         if self.together:
             rest, tail = rest + tail, 0
-        lent = not self.appending and (self.layerwise or self.tokens <= share)  # a tail alone is lent
+        lent = not self.appending and not reads and (self.layerwise or self.tokens <= share)  # a tail alone is lent
         gathered = 0 if lent else (kept + new) * placed
         accumulating = 3 * (kept + new) * layer.heads * self.state
         if self.tokens <= share:  # nothing to decide, only to seal
             return rest, tail + max(packed, (gathered + accumulating) * bool(self.state))
         folded = (kept + new) * entry // layer.heads * self.folds
         return rest, tail + gathered + accumulating + kept * placed + folded
+
+    def _index(self, layout: ModelLayout, layer: LayerLayout, count: int) -> int:
+        """Bytes of the index of `count` entries in each head, at most, as extents of a chunk or more."""
+        if self.fetch is None:
+            return 0
+        of_chunk = self.fetch.index_bytes(self.chunk, layer.heads, layer.head_size, layout.dtype)
+        return (-(-count // self.chunk) + 1) * of_chunk
 
     def _packed(self, layout: ModelLayout, layer: LayerLayout, count: int) -> int:
         """Bytes of `count` entries in each head, as they are held, and their positions."""

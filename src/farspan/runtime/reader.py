@@ -16,6 +16,7 @@ from farspan.methods.order.base import equal_chunks
 from farspan.methods.order.layerwise import Layerwise
 from farspan.methods.retain.base import Scorer
 from farspan.plan import Plan
+from farspan.runtime.fetching import Fetching
 from farspan.runtime.layout import ModelLayout
 from farspan.runtime.packing import Packing, seal_layer
 from farspan.runtime.peak import Peak
@@ -156,6 +157,7 @@ class _Read:
         self.packer = Packing.of(self.plan, body.rotations)
         total = job.cache.next_position + job.ids.numel()
         self.prefilling = Prefilling.of(self.plan, len(layout.layers), total)
+        self.fetching = Fetching.of(self.plan)
         self.retention: Retention | None = None
         if isinstance(scorer, Scorer):
             assert self.plan.budget is not None, "a plan with a scorer has a budget"
@@ -179,6 +181,8 @@ class _Read:
     def capacity(self) -> int:
         """Tokens a tail holds before its first decision or seal; plus the probe that is lent."""
         new, layerwise = self.job.ids.numel(), isinstance(self.plan.order, Layerwise)
+        if self.fetching is not None and self.fetching.method.read:
+            return 0
         if self.packer is not None and self.retention is None and not layerwise:
             return 0
         if self.retention is not None and not layerwise:
@@ -200,6 +204,7 @@ class _Read:
             state=self.retention.scorer.state_bytes if self.retention else 0,
             folds=self.retention is not None and self.retention.folder is not None,
             together=self.retention.scorer.predicted if self.retention else False,
+            fetch=self.fetching and self.fetching.method,
         )
         return self.cache.nbytes + peak.stated(layout)
 
@@ -217,6 +222,7 @@ class _Read:
             packer=self.packer,
             retention=self.retention,
             prefilling=self.prefilling,
+            fetching=self.fetching,
             reading=True,
             decide=decides,
             offset=start if layerwise else 0,
@@ -268,6 +274,8 @@ class _Read:
         seal_layer(layer, self.packer, seen, self.cache.events)
         if self.retention is not None and self.retention.scorer.decode is not None:
             layer.seal_tail(None)  # what is kept back belongs to what was read: a budget for answers must not touch it
+        if self.fetching is not None:
+            self.fetching.index(layer)
 
 
 def _stream(body: Body, reads: list[_Read], tracker: _Tracker) -> None:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from farspan.attention import Pattern, Rows, attend
+from farspan.attention.fetched import Chooser
 from farspan.cache import SEAL_EVERY, LayerCache, SequenceCache
 from farspan.cache.sequence import Replaced
 from farspan.runtime.answering import Answering
+from farspan.runtime.fetching import Fetching
 from farspan.runtime.packing import Packing
 from farspan.runtime.prefilling import Prefilling
 from farspan.runtime.retention import Moment, Retention
@@ -46,6 +48,8 @@ class Row:
     """While reading under a pattern: what gives it."""
     answering: Answering | None = None
     """While answering under a budget of its own: what holds it."""
+    fetching: Fetching | None = None
+    """What chooses the entries that are read, where not all are."""
     reading: bool = False
     """True while a context is read; else tokens are held as they come and seal in runs of 128."""
     decide: bool = True
@@ -68,6 +72,12 @@ class Row:
         """Position of the first new token."""
         return self.cache.next_position + self.offset
 
+    def chooses(self, layer: LayerCache) -> Chooser | None:
+        """What chooses the entries of a layer that its new tokens read; None where they read all."""
+        if self.fetching is None:
+            return None
+        return self.fetching.at(self.cache, layer, self.start, self.probe, self.reading)
+
 
 @dataclass
 class Step:
@@ -86,7 +96,7 @@ class Step:
 
     def layer(self, index: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         """query [Hq, ΣT, D], keys [Hk, ΣT, D], values [Hk, ΣT, Dv], all rotated -> attention output [ΣT, Hq, Dv]."""
-        start, rows = 0, []
+        start, rows, sizes = 0, [], []
         for row in self.rows:
             layer, span = row.cache.layers[index], slice(start, start + row.length)
             before = layer.nbytes if self.meter else 0
@@ -94,13 +104,14 @@ class Step:
             layer.tail.append(
                 keys[:, span], values[:, span], row.start, row.capacity if fresh else 0, exact=row.reading
             )
+            sizes.append(layer.nbytes if self.meter else 0)
             if self.meter:
-                self.meter.change(before, layer.nbytes)
-            rows.append(Rows(layer, start, row.length, self._pattern(row, layer, query[:, span], scaling)))
+                self.meter.change(before, sizes[-1])
+            pattern = self._pattern(row, layer, query[:, span], scaling)
+            rows.append(Rows(layer, start, row.length, pattern, row.chooses(layer)))
             start += row.length
         out = attend(query, rows, scaling)
-        for row, (layer, first, length, _) in zip(self.rows, rows, strict=True):
-            before = layer.nbytes if self.meter else 0
+        for row, before, (layer, first, length, *_) in zip(self.rows, sizes, rows, strict=True):
             transit = self._settle(row, layer, query[:, first : first + length], scaling)
             if self.meter:
                 self.meter.change(before, layer.nbytes, transit)
@@ -128,13 +139,21 @@ class Step:
         if not row.reading:
             whole = max(0, len(layer.tail) - _kept_back(row)) // SEAL_EVERY * SEAL_EVERY
             return self._seal(row, layer, whole, seen)
+        reads = row.fetching is not None and row.fetching.method.read
         if row.retention is not None:
-            watched = row.decide or bool(row.retention.scorer.accumulates)
-            if row.retention.scorer.predicted or not watched:  # the reader decides when predictions are known
-                return 0
-            return row.retention.decide(layer, self._moment(row, query, seen, scaling), row.cache.events)
+            transit = self._decide(row, layer, query, seen, scaling)
+            return max(transit, _closed(layer)) if reads else transit
         whole = max(0, len(layer.tail) - _kept_back(row))
-        return self._seal(row, layer, whole, seen) if row.packer is not None and row.decide else 0
+        if row.packer is not None and row.decide and len(layer.extents) == layer.sealed:
+            return self._seal(row, layer, whole, seen)
+        return _closed(layer) if reads else 0
+
+    def _decide(self, row: Row, layer: LayerCache, query: Tensor, seen: int, scaling: float) -> int:
+        assert row.retention is not None
+        watched = row.decide or bool(row.retention.scorer.accumulates)
+        if row.retention.scorer.predicted or not watched:  # the reader decides when predictions are known
+            return 0
+        return row.retention.decide(layer, self._moment(row, query, seen, scaling), row.cache.events)
 
     def _moment(self, row: Row, query: Tensor, seen: int, scaling: float) -> Moment:
         assert row.retention is not None and row.token_ids is not None
@@ -174,6 +193,14 @@ class Step:
         """The pass is over: note each sequence's new tokens (without its probe) as seen."""
         for row, new in zip(self.rows, ids, strict=True):
             row.cache.feed(new)
+
+
+def _closed(layer: LayerCache) -> int:
+    """Make an open extent of the tail, for the next chunk to fetch from; returns bytes in transit."""
+    if not len(layer.tail):
+        return 0
+    layer.close_tail()
+    return layer.extents[-1].nbytes
 
 
 def _kept_back(row: Row) -> int:

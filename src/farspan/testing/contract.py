@@ -14,6 +14,7 @@ from torch import Tensor
 from farspan.cache import block_from_tensors
 from farspan.errors import UnknownName
 from farspan.methods.compress.base import Compressor
+from farspan.methods.fetch.base import Fetch
 from farspan.methods.positions.base import Positions
 from farspan.methods.prefill.base import Prefill
 from farspan.methods.retain.base import Allocator, Entries, Folder, Scorer
@@ -21,13 +22,14 @@ from farspan.methods.store.base import Store
 from farspan.plan import Plan
 from farspan.registry import Method, find, registered
 from farspan.signals import Observation
+from farspan.testing.fetching import FetchReads, check_selecting
 from farspan.testing.made_up import full_heads, profiled
 from farspan.testing.patterns import check_patterns
 from farspan.testing.placing import check_stretch
 from farspan.testing.reads import Reads, allocated_bytes, need
 from farspan.text.document import Segment
 
-FAMILIES = ("retain", "store", "compress", "order", "positions", "prefill")
+FAMILIES = ("retain", "store", "compress", "order", "positions", "prefill", "fetch")
 
 
 def check_method(method: str | type[Method] | Method, *, models: Sequence[str] = ("llama", "gemma3")) -> None:
@@ -39,6 +41,7 @@ def check_method(method: str | type[Method] | Method, *, models: Sequence[str] =
     unprepared model's logits at full budget. For stores: precision as declared, bytes as announced. For
     compressors: budget and provenance. For positions: usable frequencies, and those of training at factor 1. For
     patterns of reading: the same for the same chunk, and the unprepared model's logits where they show everything.
+    For those that fetch: candidates alone, no more than the budget, and full attention where the budget is everything.
     Then real reads, on tiny models of the kinds given: repeatable, the same in any batch, and holding just the bytes
     they report.
     """
@@ -68,6 +71,10 @@ def check_method(method: str | type[Method] | Method, *, models: Sequence[str] =
             check_stretch(given)
         elif isinstance(given, Prefill):
             check_patterns(given)
+        elif isinstance(fetch := plan.get("fetch"), Fetch):
+            check_selecting(fetch)
+            for kind in models:
+                FetchReads(kind, fetch).check()
         for kind in models:
             with profiled(given, full_heads(kind)) as fitting:
                 Reads(kind, _plan_of(fitting)).check()

@@ -12,9 +12,11 @@ from torch import Tensor
 from farspan.budget import Budget
 from farspan.cache import LayerCache, SequenceCache
 from farspan.cache.sequence import Patterned
+from farspan.methods.fetch.base import Fetch
 from farspan.methods.order import Layerwise, Order, Stream
 from farspan.methods.retain.base import Scorer
 from farspan.plan import RETAIN, Plan
+from farspan.runtime.fetching import Fetching
 from farspan.runtime.hf import Runtime
 from farspan.runtime.hf_inspect import prepare_model
 from farspan.runtime.reader import Job, read
@@ -65,6 +67,8 @@ class Reads:
         self.plain = tiny_model(kind)
         scorer = plan.get("score")
         floor, observes = (scorer.floor, scorer.observes()) if isinstance(scorer, Scorer) else (0, 0)
+        fetch = plan.get("fetch")
+        floor = max(floor, fetch.least) if isinstance(fetch, Fetch) else floor
         self.chunk, self.budget = max(48, 2 * observes), floor + 12
         self.lengths = (self.budget // 2 + 9, 2 * self.budget + 5, 3 * self.budget + 150)
         given = plan.methods and plan.methods[0].slot == "order"
@@ -89,8 +93,8 @@ class Reads:
 
     def _plan(self, order: Order, budget: int) -> Plan:
         methods = [method for method in self.plan.methods if method.slot != "order"]
-        retain = [method for method in methods if isinstance(method, Scorer)]
-        rest = [method for method in methods if not isinstance(method, Scorer)]
+        retain = [method for method in methods if isinstance(method, Scorer | Fetch)]
+        rest = [method for method in methods if not isinstance(method, Scorer | Fetch)]
         return Plan((*(dataclasses.replace(m, budget=Budget.parse(budget)) for m in retain), *rest, order))
 
     def _runtime(self) -> Runtime:
@@ -138,8 +142,9 @@ class Reads:
         runtime, (cache,) = self._runtime(), self._read(order, [length], length, trace=True)
         if any(isinstance(event, Patterned) for event in (cache.events.log if cache.events else ())):
             return  # read under a pattern that hides something, it says something else
+        fetching = Fetching.of(self._plan(order, length))
         with torch.inference_mode():
-            hidden = runtime.forward(ids[length:], Step([Row(cache, 9)]))
+            hidden = runtime.forward(ids[length:], Step([Row(cache, 9, fetching=fetching)]))
             got, want = runtime.logits(hidden), self.plain(ids[None]).logits[0, length:]
         gap, allowed = float((got - want).abs().max()), 1e-5 * max(1.0, float(want.abs().max()))
         need(
