@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-all lint docs wheel sanitize clean
+.PHONY: help install install-dev demo test test-all lint docs wheel sanitize clean bench bench-all
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -43,6 +43,14 @@ sanitize: $(VENV)/.installed-dev ## the C++ kernels' tests under AddressSanitize
 	  -shared -fPIC -o build/sanitize/native.so native/*.cpp -lpthread
 	FARSPAN_LIBRARY=build/sanitize/native.so LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
 	  ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc $(BIN)/python -m pytest -q tests/attention/test_native.py
+
+bench: $(VENV)/.installed-dev ## speed beside peers, to 8k tokens; leave the machine to it, about 15 minutes
+	$(BIN)/python -m benchmarks.attention_step --lengths 4096,8192
+	$(BIN)/python -m benchmarks.end_to_end --lengths 8192
+
+bench-all: $(VENV)/.installed-dev ## the same, further
+	$(BIN)/python -m benchmarks.attention_step --lengths 4096,32768,131072
+	$(BIN)/python -m benchmarks.end_to_end --lengths 8192,32768
 
 docs: $(VENV)/.installed-dev ## the pages that commands make: docs/methods.md, docs/tasks.md
 	$(BIN)/python -m tests.docs

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 import farspan
-from farspan.cli import ask, demo, doctor, eval, inspect, ls, plan, profile, read, report, verify
+from farspan.cli import ask, bench, demo, doctor, eval, inspect, ls, plan, profile, read, report, verify
 from farspan.cli.output import OutputError, flush, is_terminal, note, style
 from farspan.cli.session import STDIN
 from farspan.errors import FarspanError
@@ -42,6 +42,7 @@ COMMANDS = (
     (inspect.inspect, "FILE"),
     (eval.eval, "[MODEL]"),
     (report.report, "RUN..."),
+    (bench.bench, "[MODEL]"),
     (profile.profile, "[MODEL]"),
     (ls.ls, "[KIND]"),
     (plan.plan, "PLAN"),

@@ -75,6 +75,14 @@ class ProfileProgress(_Shown):
         self.show("probing", done, total, f"{done} of {total} texts")
 
 
+class BenchProgress(_Shown):
+    """Its `update` is the hook of `measure.bench`."""
+
+    def update(self, done: int, total: int) -> None:
+        """Called after every measurement."""
+        self.show("measuring", done, total, f"{done} of {total}")
+
+
 class EvalProgress(_Shown):
     """Its `update` is the hook of `measure.run`."""
 

@@ -1,0 +1,106 @@
+"""Read and ask with a whole model: a random Llama of 0.4B parameters, beside the same weights under transformers.
+
+What `farspan bench` measures, at a size where matrix products and attention weigh what they weigh in real models. The
+peer reads in one forward and answers with `generate` over a DynamicCache. The floor of a read is its FLOPs over the
+rate of a large matrix product, measured first; the floor of a token is the bytes of weights and cache over the
+bandwidth. A ratio is the peer's time over ours; above 1 ours is faster.
+
+    python -m benchmarks.end_to_end --lengths 8192,32768
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import farspan
+from benchmarks.timing import Row, bandwidth, finish
+from farspan.measure.bench import Speed, bench
+
+PLANS = ("full", "int8", "int4", "snapkv:25%", "snapkv:10% | int4")
+
+
+def big(tokenizer_size: int) -> LlamaForCausalLM:
+    """0.4B parameters, bfloat16, grouped queries."""
+    config = LlamaConfig(
+        vocab_size=tokenizer_size,
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        num_key_value_heads=4,
+        head_dim=64,
+        max_position_embeddings=131072,
+        rope_parameters={"rope_type": "default", "rope_theta": 5e5},
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    model.to(torch.bfloat16)  # type: ignore[arg-type]
+    return model.eval()
+
+
+def rate(size: int = 2048) -> float:
+    """FLOPs per second of a bfloat16 matrix product, at best of five."""
+    a, b = (torch.randn(size, size).bfloat16() for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        torch.mm(a, b)
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def rows(model: farspan.Model, tokens: int, answer: int, repeats: int, flops: float, speed: float) -> list[Row]:
+    """A read and a token for every plan."""
+    found = bench(model, PLANS, tokens=tokens, answer=answer, repeats=repeats)
+    weights = sum(parameter.numel() for parameter in model.hf.parameters())
+    layers = model.layout.layers
+    pairs = sum(2 * layer.query_heads * layer.head_size for layer in layers) * found.tokens**2  # half of them, twice
+    least = (2 * weights * found.tokens + pairs) / flops
+
+    def both(ours: Speed) -> list[Row]:
+        bytes_read = 2 * weights + ours.held_bytes
+        return [
+            Row(
+                name=f"read {ours.name}",
+                size=found.tokens,
+                ours=ours.read_seconds,
+                peer=found.peer.read_seconds,
+                floor=least,
+            ),
+            Row(
+                name=f"token {ours.name}",
+                size=found.tokens,
+                ours=ours.token_seconds,
+                peer=found.peer.token_seconds,
+                floor=bytes_read / speed,
+            ),
+        ]
+
+    return [row for ours in found.plans for row in both(ours)]
+
+
+def main() -> None:
+    """Every length in turn."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", default="8192")
+    parser.add_argument("--tokens", type=int, default=32, help="of each answer")
+    parser.add_argument("--repeats", type=int, default=2)
+    given = parser.parse_args()
+    tokenizer = farspan.load().tokenizer
+    model = farspan.load(big(len(tokenizer)), tokenizer=tokenizer)
+    flops, speed = rate(), bandwidth()
+    table = [
+        row
+        for length in map(int, given.lengths.split(","))
+        for row in rows(model, length, given.tokens, given.repeats, flops, speed)
+    ]
+    finish("end_to_end", table, {"flops_per_second": flops, "bytes_per_second": speed, "answer": given.tokens})
+
+
+if __name__ == "__main__":
+    main()
