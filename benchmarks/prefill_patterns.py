@@ -1,0 +1,106 @@
+"""Attention of a whole read under patterns, beside the dense read of the same text.
+
+One layer of a realistic shape, random keys and queries in bfloat16, read chunk by chunk as the reader does: every
+chunk is appended to the tail and attends. `window` is A-shape; `triangle` is a deep layer of TriangleMix, with its
+last rows dense; `trianglemix` is a model of which half the layers are deep (their mean time with that of dense ones).
+
+The ratio is dense time over ours. The floor is the dense time multiplied with the pattern's share of the pairs that a
+dense read computes, so `of floor` says how much of the saving arrives: cost is at most 1.5 times the share of FLOPs
+where it is 67% or more.
+
+    python -m benchmarks.prefill_patterns --lengths 8192,32768 --windows 1024,2048
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks.timing import Row, finish, interleaved
+from farspan.attention import Rows, attend
+from farspan.cache import LayerCache
+from farspan.methods.order.base import equal_chunks
+from farspan.methods.prefill.ashape import Ashape
+from farspan.methods.prefill.base import Chunk, Prefill
+from farspan.methods.prefill.trianglemix import Trianglemix
+
+HEADS, GROUP, SIZE = 8, 4, 128
+SINKS, LAST = 64, 128
+
+
+def read(query: Tensor, keys: Tensor, values: Tensor, method: Prefill | None, chunk: int) -> None:
+    """query [Hq, N, D], keys and values [H, N, D]: all chunks of one layer, the second of two."""
+    layer, total = LayerCache(1), keys.shape[1]
+    for start, stop in equal_chunks(total, chunk):
+        layer.tail.append(keys[:, start:stop], values[:, start:stop], start, total)
+        asked = query[:, start:stop]
+        pattern = None
+        if method is not None:
+            pattern = method.pattern(
+                Chunk(
+                    layer=1,
+                    layers=2,
+                    heads=HEADS,
+                    start=start,
+                    total=total,
+                    queries=asked,
+                    scaling=SIZE**-0.5,
+                    held=layer,
+                )
+            )
+        attend(asked, [Rows(layer, 0, stop - start, pattern)], SIZE**-0.5)
+
+
+def share(length: int, window: int, last: int) -> float:
+    """Of the pairs of a dense read: those in the window and the sinks, and all of the last rows."""
+    seen = 0
+    for position in range(length):
+        near = min(position + 1, window)
+        dense = position >= length - last
+        seen += position + 1 if dense else near + min(SINKS, position + 1 - near)
+    return seen / (length * (length + 1) // 2)
+
+
+def rows(length: int, windows: list[int], chunk: int, repeats: int) -> list[Row]:
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(HEADS * GROUP, length, SIZE, generator=generator).bfloat16()
+    keys, values = (torch.randn(HEADS, length, SIZE, generator=generator).bfloat16() for _ in range(2))
+
+    def timed(method: Prefill | None) -> Callable[[], None]:
+        return lambda: read(query, keys, values, method, chunk)
+
+    runs, shares = {"dense": timed(None)}, {"dense": 1.0}
+    for window in windows:
+        runs[f"window {window}"] = timed(Ashape(sinks=SINKS, window=window))
+        runs[f"triangle {window}"] = timed(Trianglemix(start=1, sinks=SINKS, window=window, last=LAST))
+        shares[f"window {window}"] = share(length, window, 0)
+        shares[f"triangle {window}"] = share(length, window, LAST)
+    times = interleaved(runs, repeats)
+    dense = times["dense"]
+    for window in windows:
+        times[f"trianglemix {window}"] = (dense + times[f"triangle {window}"]) / 2
+        shares[f"trianglemix {window}"] = (1 + shares[f"triangle {window}"]) / 2
+    return [
+        Row(name=name, size=length, ours=seconds, peer=dense, floor=dense * shares[name])
+        for name, seconds in times.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", default="8192,32768")
+    parser.add_argument("--windows", default="1024,2048")
+    parser.add_argument("--chunk", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    windows = [int(n) for n in given.windows.split(",")]
+    found = [row for n in map(int, given.lengths.split(",")) for row in rows(n, windows, given.chunk, given.repeats)]
+    facts = {"heads": HEADS, "group": GROUP, "head_size": SIZE, "sinks": SINKS, "last": LAST, "chunk": given.chunk}
+    finish("prefill patterns", found, facts)
+
+
+if __name__ == "__main__":
+    main()
