@@ -173,13 +173,16 @@ def test_whatever_is_held_and_however_heads_see(data):
 
 @settings(max_examples=60)
 @given(sights(), st.integers(0, 120), st.integers(0, 30), st.sets(st.integers(0, 150), max_size=60))
-def test_reach_is_just_what_some_query_sees(sight, first, more, held):
-    keys = columns(*sorted(held))
-    runs, alone = sight.reach(first, first + more, keys)
-    found = sorted([*(i for run in runs for i in range(run.start, run.stop)), *alone.tolist()])
-    assert len(found) == len(set(found))
-    queries = range(first, first + more + 1)
-    assert found == [i for i, k in enumerate(keys.tolist()) if any(shows(sight, q, k) for q in queries)]
+def test_what_a_slice_sees_falls_into_what_all_of_it_sees_and_the_edges(sight, first, more, held):
+    keys, queries = columns(*sorted(held)), range(first, first + more + 1)
+    some, every, edges = (_indices(f(first, first + more, keys)) for f in (sight.some, sight.every, sight.edges))
+    assert some == [i for i, k in enumerate(keys.tolist()) if any(shows(sight, q, k) for q in queries)]
+    assert all(keys[i] < first and all(shows(sight, q, int(keys[i])) for q in queries) for i in every)
+    assert sorted(every + edges) == some
+
+
+def _indices(chosen) -> list[int]:
+    return sorted([*(i for run in chosen.runs for i in range(run.start, run.stop)), *chosen.single.tolist()])
 
 
 def test_what_nobody_sees_is_never_touched():

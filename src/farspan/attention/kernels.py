@@ -101,10 +101,14 @@ def seeing_mask(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor) ->
     return torch_cpu.stacked_bias(visible, query.shape[1], keys.dtype)
 
 
-def seeing_attention(query: Tensor, keys: Tensor, values: Tensor, scaling: float, mask: Tensor) -> Tensor:
-    """As `partial_attention` -> out alone, for one `mask` that many pieces share; see `seeing_mask`."""
-    if mask.dtype == torch.bool:
-        return partial_attention(query, keys, values, scaling, mask)[0]
+def seeing_attention(
+    query: Tensor, keys: Tensor, values: Tensor, scaling: float, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """As `partial_attention`, for one `mask` that many pieces share (see `seeing_mask`), or none; out may be in the
+    keys' dtype.
+    """
+    if keys.shape[-1] != values.shape[-1] or not _fused(query.device.type):
+        return partial_attention(query, keys, values, scaling, mask)
     return torch_cpu.attend_stacked(query.to(keys.dtype), keys, values, scaling, mask)
 
 

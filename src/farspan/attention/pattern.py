@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+Span = tuple[int, int]
+
+
+class Chosen(NamedTuple):
+    """Some of a layer's entries, by index: runs of them, and single ones [m]."""
+
+    runs: list[slice]
+    single: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,7 +31,7 @@ class Sight:
     window: int
     sinks: int = 0
     columns: Tensor | None = None
-    bands: tuple[tuple[int, int], ...] = ()
+    bands: tuple[Span, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what would leave a query without itself, or say a distance twice."""
@@ -43,43 +53,80 @@ class Sight:
             seen |= torch.isin(keys, self.columns)
         return seen & (distance >= 0)
 
-    def spans(self, first: int, last: int) -> list[tuple[int, int]]:
-        """-> the ranges [start, stop) of positions, columns aside, that some query at first..last sees; disjoint and
-        ascending.
-        """
-        spans = [(first - far + 1, last - near + 1) for near, far in reversed(self.bands)]
-        spans = [(0, min(self.sinks, last + 1)), *spans, (first - self.window + 1, last + 1)]
-        found: list[tuple[int, int]] = []
-        for start, stop in ((max(0, a), b) for a, b in spans):
-            if found and start <= found[-1][1]:
-                found[-1] = (found[-1][0], max(found[-1][1], stop))
-            elif start < stop:
-                found.append((start, stop))
-        return found
+    def some(self, first: int, last: int, keys: Tensor) -> Chosen:
+        """keys [n] at ascending positions -> those which some query at first..last sees."""
+        spans = self._some(first, last)
+        return _chosen(keys, spans, self._columns(0, last + 1, spans))
 
-    def reach(self, first: int, last: int, keys: Tensor) -> tuple[list[slice], Tensor]:
-        """keys [n] at ascending positions -> which of them some query at first..last may see: runs of indices, and
-        [m] single ones.
+    def every(self, first: int, last: int, keys: Tensor) -> Chosen:
+        """keys [n] at ascending positions -> older ones than `first`, all of which every query at first..last sees; but
+        for sinks, which are few and stand apart: a window alone is one run, and nothing need be copied.
         """
-        spans = self.spans(first, last)
-        bounds = torch.tensor([edge for span in spans for edge in span], dtype=keys.dtype, device=keys.device)
-        edges = torch.searchsorted(keys, bounds).tolist()
-        runs = [slice(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
-        return runs, self._columns_beside(spans, last, keys)
+        return _chosen(keys, self._every(first, last), self._columns(0, first, self._some(first, last)))
 
-    def _columns_beside(self, spans: list[tuple[int, int]], last: int, keys: Tensor) -> Tensor:
-        """-> [m] indices of those keys that stand in columns alone, up to position `last`."""
-        if self.columns is None or not self.columns.numel() or not keys.numel():
-            return torch.empty(0, dtype=torch.int64, device=keys.device)
-        wanted = self.columns[self.columns <= last]
-        for start, stop in spans:
-            wanted = wanted[(wanted < start) | (wanted >= stop)]
-        found = torch.searchsorted(keys, wanted).clamp_(max=keys.numel() - 1)
-        return found[keys[found] == wanted]
+    def edges(self, first: int, last: int, keys: Tensor) -> Chosen:
+        """keys [n] at ascending positions -> the rest of `some`, which each query sees in part: itself at least."""
+        some = self._some(first, last)
+        return _chosen(keys, _without(some, self._every(first, last)), self._columns(first, last + 1, some))
+
+    def _some(self, first: int, last: int) -> list[Span]:
+        """The ranges of positions, columns aside, that some query at first..last sees; disjoint and ascending."""
+        bands = [(first - far + 1, last - near + 1) for near, far in reversed(self.bands)]
+        return _united([(0, min(self.sinks, last + 1)), *bands, (first - self.window + 1, last + 1)])
+
+    def _every(self, first: int, last: int) -> list[Span]:
+        """The ranges of positions before `first`, sinks and columns aside, that every query at first..last sees."""
+        bands = [(last - far + 1, first - near + 1) for near, far in reversed(self.bands)]
+        return _united([*bands, (last - self.window + 1, first)])
+
+    def _columns(self, start: int, stop: int, beside: list[Span]) -> Tensor | None:
+        """The columns at start..stop-1 that are in none of these ranges."""
+        if self.columns is None:
+            return None
+        wanted = self.columns[(self.columns >= start) & (self.columns < stop)]
+        for low, high in beside:
+            wanted = wanted[(wanted < low) | (wanted >= high)]
+        return wanted
 
     def sees_all(self, last: int) -> bool:
         """Whether every query up to position `last` sees everything before it."""
         return max(self.window, self.sinks) > last
+
+
+def _united(spans: list[Span]) -> list[Span]:
+    """Ranges whose starts ascend, from the second on, as disjoint ones; none below position 0."""
+    found: list[Span] = []
+    for start, stop in ((max(0, a), b) for a, b in spans):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], stop))
+        elif start < stop:
+            found.append((start, stop))
+    return found
+
+
+def _without(spans: list[Span], taken: list[Span]) -> list[Span]:
+    """What is left of disjoint ranges without others; both ascend."""
+    left: list[Span] = []
+    for start, stop in spans:
+        for low, high in taken:
+            if low < stop and high > start:
+                if start < low:
+                    left.append((start, low))
+                start = max(start, high)
+        if start < stop:
+            left.append((start, stop))
+    return left
+
+
+def _chosen(keys: Tensor, spans: list[Span], columns: Tensor | None) -> Chosen:
+    """Which of keys [n], at ascending positions, stand in ranges of positions and at single ones."""
+    bounds = torch.tensor([edge for span in spans for edge in span], dtype=keys.dtype, device=keys.device)
+    edges = torch.searchsorted(keys, bounds).tolist()
+    runs = [slice(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
+    if columns is None or not columns.numel() or not keys.numel():
+        return Chosen(runs, torch.empty(0, dtype=torch.int64, device=keys.device))
+    found = torch.searchsorted(keys, columns).clamp_(max=keys.numel() - 1)
+    return Chosen(runs, found[keys[found] == columns])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

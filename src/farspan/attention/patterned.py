@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from farspan.attention.kernels import seeing_attention, seeing_mask
-from farspan.attention.pattern import Pattern, Sight
+from farspan.attention.pattern import Chosen, Pattern, Sight
 from farspan.cache import DenseBlock, Extent, LayerCache
 from farspan.cache.extent import UNPACK_ENTRIES
 
-ROWS, LEAST = 512, 32  # query rows of a head at a time, G to a token: more waste more at a window's edges, fewer fill
-# the kernel less (measured at head size 128 and windows of 1k and 2k)
+# Queries of a slice: more waste more at the edges of windows and bands, which are computed as whole rectangles; fewer
+# fill the kernel's rows (G to a token) less. Measured at head size 128, G = 4, windows of 1k and 2k.
+ROWS, LEAST = 1024, 32
 
 
 class _Held(NamedTuple):
@@ -28,18 +29,13 @@ class _Held(NamedTuple):
     values: Tensor
     positions: Tensor
 
-    def reached(self, sight: Sight, low: int, high: int) -> Iterator[_Held]:
-        """What some query at positions low..high may see: views of runs, then a copy of single columns."""
-        runs, columns = sight.reach(low, high, self.positions)
-        for run in runs:
+    def at(self, chosen: Chosen) -> Iterator[_Held]:
+        """Views of the runs, then a copy of the single ones."""
+        for run in chosen.runs:
             yield _Held(self.keys[:, run], self.values[:, run], self.positions[run])
-        if columns.numel():
-            yield self.at(columns)
-
-    def at(self, chosen: Tensor) -> _Held:
-        """A copy of the entries at these indices."""
-        keys, values = (t.index_select(1, chosen) for t in (self.keys, self.values))
-        return _Held(keys, values, self.positions[chosen])
+        if chosen.single.numel():
+            keys, values = (t.index_select(1, chosen.single) for t in (self.keys, self.values))
+            yield _Held(keys, values, self.positions[chosen.single])
 
 
 def attend(query: Tensor, first: int, layer: LayerCache, pattern: Pattern, scaling: float) -> Tensor:
@@ -61,22 +57,32 @@ def attend(query: Tensor, first: int, layer: LayerCache, pattern: Pattern, scali
 def _attend(
     query: Tensor, first: int, layer: LayerCache, heads: slice, sight: Sight, scaling: float, out: Tensor
 ) -> None:
-    """query [h, G, T, D] of heads that see alike, slice by slice into out [T, h, G, Dv]."""
+    """query [h, G, T, D] of heads that see alike, slice by slice into out [T, h, G, Dv].
+
+    What every query of a slice sees needs no mask, and the rest, which has one, holds each query's own key: so the two
+    merge without a query that saw nothing.
+    """
     tokens, tail = query.shape[2], layer.tail
     held = [part for extent in layer.extents if (part := _reached(extent, heads, sight, first, tokens)) is not None]
     held.append(_Held(tail.keys[heads], tail.values[heads], tail.positions()))
-    rows = max(LEAST, ROWS // query.shape[1])
+    narrowest = min([sight.window, *(far - near for near, far in sight.bands)])
+    rows = max(LEAST, min(ROWS // query.shape[1], narrowest // 4))
     known, mask = torch.empty(0), torch.empty(0)
     for start in range(0, tokens, rows):
         asked = query[:, :, start : start + rows]
-        low, count = first + start, asked.shape[2]
-        seen = _joined([run for part in held for run in part.reached(sight, low, low + count - 1)])
-        situation = _situation(sight, low, seen.positions)
-        if not (start and count == rows and torch.equal(known, situation)):
-            asking = torch.arange(low, low + count, dtype=torch.int32, device=query.device)
-            known, mask = situation, seeing_mask(asked, seen.keys, seen.values, sight.sees(asking, seen.positions))
-        its = seeing_attention(asked, seen.keys, seen.values, scaling, mask)
-        out[start : start + count] = its.permute(2, 0, 1, 3)
+        low, high = first + start, first + start + asked.shape[2] - 1
+        edges = _joined([run for part in held for run in part.at(sight.edges(low, high, part.positions))])
+        situation = _situation(sight, low, edges.positions)
+        if not (start and high - low + 1 == rows and torch.equal(known, situation)):
+            asking = torch.arange(low, high + 1, dtype=torch.int32, device=query.device)
+            known, mask = situation, seeing_mask(asked, edges.keys, edges.values, sight.sees(asking, edges.positions))
+        its, lse = seeing_attention(asked, edges.keys, edges.values, scaling, mask)
+        shared = [run for part in held for run in part.at(sight.every(low, high, part.positions))]
+        if shared:
+            every = _joined(shared)
+            other, its_lse = seeing_attention(asked, every.keys, every.values, scaling, None)
+            its = its.lerp_(other, (its_lse - lse).sigmoid_()[..., None].to(its.dtype))
+        out[start : start + rows] = its.permute(2, 0, 1, 3)
 
 
 def _situation(sight: Sight, low: int, keys: Tensor) -> Tensor:
@@ -102,8 +108,8 @@ def _joined(parts: list[_Held]) -> _Held:
 def _reached(extent: Extent, heads: slice, sight: Sight, first: int, tokens: int) -> _Held | None:
     """What of an extent some query of the chunk may see, in floating point and in order; None if nothing."""
     positions = extent.head_positions(heads.start)  # of all these heads: one, or the extent's are shared
-    runs, columns = sight.reach(first, first + tokens - 1, positions)
-    chosen = torch.cat([*(torch.arange(run.start, run.stop, device=positions.device) for run in runs), columns])
+    runs, single = sight.some(first, first + tokens - 1, positions)
+    chosen = torch.cat([*(torch.arange(run.start, run.stop, device=positions.device) for run in runs), single])
     chosen = chosen.sort().values
     parts = []
     for start in range(0, positions.numel(), UNPACK_ENTRIES):
@@ -111,7 +117,7 @@ def _reached(extent: Extent, heads: slice, sight: Sight, first: int, tokens: int
         if its.numel():
             low, high = int(its[0]), int(its[-1]) + 1
             lent = _run(extent, heads, low, high)
-            parts.append(lent if its.numel() == high - low else lent.at(its - low))
+            parts += [lent] if its.numel() == high - low else lent.at(Chosen([], its - low))
     return _joined(parts) if parts else None
 
 

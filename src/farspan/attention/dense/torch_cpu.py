@@ -45,14 +45,17 @@ def stacked_bias(visible: Tensor, group: int, dtype: torch.dtype) -> Tensor:
     return bias.repeat(group, 1)[None, None]
 
 
-def attend_stacked(query: Tensor, keys: Tensor, values: Tensor, scaling: float, bias: Tensor) -> Tensor:
-    """query [H, G, T, D] -> out [H, G, T, Dv] in its dtype. A group's queries are rows of one matrix, so that its keys
-    are laid out for the kernel once; no row of `bias` may be -inf throughout.
+def attend_stacked(
+    query: Tensor, keys: Tensor, values: Tensor, scaling: float, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """query [H, G, T, D] -> out [H, G, T, Dv] in its dtype, lse [H, G, T] float32. A group's queries are rows of one
+    matrix, so that its keys are laid out for the kernel once; no row of `bias` may be -inf throughout.
     """
     H, G, T, D = query.shape
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
     rows = query.reshape(1, H, G * T, D)
-    return flash(rows, keys[None], values[None], 0.0, False, attn_mask=bias, scale=scaling)[0].view(H, G, T, -1)
+    out, lse = flash(rows, keys[None], values[None], 0.0, False, attn_mask=bias, scale=scaling)
+    return out.view(H, G, T, -1), lse.reshape(H, G, T)
 
 
 def _unseen(out: Tensor, lse: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
