@@ -83,6 +83,7 @@ class Prepared:
                     f"this context was read with another model than this {type(self.model).__name__} of "
                     f"{len(self.layers)} layers; generate with the model that read it"
                 )
+            cache.pairs = self.places.pairs(cache.positions)
             cache.forward_begins(kwargs.get("position_ids"), kwargs.get("attention_mask"))
             running.append(cache)
             self._active.append(cache.positions)
@@ -153,6 +154,7 @@ class Prepared:
         """Layers first..last (inclusive) on hidden [ΣT, hidden], new entries going to the step's caches."""
         spec = positions or self.default_positions
         cache = FarspanCache(len(self.layers), spec, step=step)
+        cache.pairs = self.places.pairs(spec)
         position_ids = step.positions[None].to(hidden.device)
         hidden = hidden[None]
         for index in range(first, last + 1):

@@ -16,6 +16,7 @@ from transformers.cache_utils import CacheLayerMixin
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from farspan.attention.pairs import Pairs
 from farspan.cache import SequenceCache
 from farspan.errors import CapacityError, ModelNotPrepared, OptionError, UnsupportedModel
 from farspan.runtime.positions import PositionSpec
@@ -51,7 +52,8 @@ class Handle:
         assert step is not None
         dtype, real = self._values.dtype, self._cache.real  # float32 rotations come back wider than the model
         packed = [_packed(states, real) for states in (query, self._keys, self._values)]
-        out = step.layer(self._layer, packed[0].to(dtype), packed[1].to(dtype), packed[2], scaling)
+        pairs = self._cache.pairs
+        out = step.layer(self._layer, packed[0].to(dtype), packed[1].to(dtype), packed[2], scaling, pairs)
         self._cache.saw_layer(self._layer, query, self._keys, self._values, scaling, window)
         if real is None:
             return out[None]
@@ -122,6 +124,8 @@ class FarspanCache(Cache):
         """[B, T] bool: which of this pass's tokens are no padding; None for one row without any."""
         self._make_row: Callable[[int, int], Row] | None = None
         self.watch: Callable[..., None] | None = None
+        self.pairs: Pairs | None = None
+        """How positions depend on pairs of tokens; set by the model that runs."""
 
     @classmethod
     def for_generate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from farspan.attention.pairs import Pairs
 from farspan.errors import PlanDoesNotApply, UnsupportedModel
 from farspan.methods.positions.base import Positions, Rope
 from farspan.runtime.layout import ModelLayout
@@ -67,8 +69,8 @@ class RotaryPositions:
         factor = method.needed(length, self.trained_length)
         trained = self.trained_length or round(length / factor)
         placement = decide(method, self._ropes(trained, layout), trained, factor)
-        reach = length if method.factor is not None else max(length, trained)
-        return self._placed(placement, reach, bound=method.factor is None)
+        reach = length if method.given else max(length, trained)
+        return self._placed(placement, reach, bound=not method.given)
 
     def restored(self, described: Mapping[str, Any]) -> PositionSpec:
         """The positions of a context that was saved, from what its file says of them."""
@@ -93,8 +95,9 @@ class RotaryPositions:
         if all(layer.window is not None for layer in layout.layers):
             window = layout.layers[0].window
             return f"all {len(self.layers)} layers of this model have a sliding window of their own ({window} tokens)"
-        if self.trained_length is None and method.factor is None:
-            return f"this model does not say how long its training texts were; write {method.name}(factor=...)"
+        if self.trained_length is None and (method.pairwise or not method.given):
+            hint = "" if method.pairwise else f"; write {method.name}(factor=...)"
+            return f"this model does not say how long its training texts were{hint}"
         return None
 
     def _ropes(self, trained: int, layout: ModelLayout) -> dict[str, Rope]:
@@ -139,6 +142,12 @@ class RotaryPositions:
         self._check_rotates()
         angles = rotary(evenly(spec.modules[0]), moves[None].to(keys.device), self.layer_type(index))
         return self._turned(keys, *angles, index, spec)
+
+    def pairs(self, spec: PositionSpec) -> Pairs | None:
+        """How positions depend on pairs of tokens, for a forward pass; None where they do not."""
+        if spec.grouping is None:
+            return None
+        return Pairs(*spec.grouping, partial(self.rotate, spec=spec))
 
     def place(self, keys: Tensor, old: Tensor, new: Tensor, index: int, spec: PositionSpec) -> Tensor:
         """keys [H, N, D] as layer `index` has them at positions `old` [N] -> as it would at positions `new` [N].

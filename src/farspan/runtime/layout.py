@@ -11,6 +11,7 @@ from farspan.budget import Budget
 from farspan.cache import SequenceCache
 from farspan.errors import PlanDoesNotApply, PlanError
 from farspan.methods.fetch.base import Fetch
+from farspan.methods.positions.base import Positions
 from farspan.methods.prefill.base import Prefill
 from farspan.methods.retain.base import Allocator, Scorer
 from farspan.methods.store.base import Store
@@ -123,6 +124,7 @@ class ModelLayout:
                 )
             if isinstance(method, Store):
                 _check_choice(plan, method)
+                _check_queries(plan, method)
                 for layer in full:
                     reason = method.applies(layer.head_size, layer.value_size)
                     if reason is not None:
@@ -137,6 +139,15 @@ def state_bytes(plan: Plan) -> int:
     """Bytes that a plan's scorer accumulates for every entry of every head."""
     scorer = plan.get("score")
     return scorer.state_bytes if isinstance(scorer, Scorer) else 0
+
+
+def _check_queries(plan: Plan, store: Store) -> None:
+    positions = plan.get("positions")
+    if isinstance(positions, Positions) and positions.pairwise and store.asks(1):
+        raise PlanDoesNotApply(
+            f"{store.name} packs by what queries look at, and under {positions.name} they look at far keys from other "
+            "positions than these are held with; take another store"
+        )
 
 
 def _check_choice(plan: Plan, store: Store) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from farspan.attention import Pattern, Rows, attend
 from farspan.attention.fetched import Chooser
+from farspan.attention.pairs import Pairs, attend_pairs
 from farspan.cache import SEAL_EVERY, LayerCache, SequenceCache
 from farspan.cache.sequence import Replaced
 from farspan.runtime.answering import Answering
@@ -94,8 +95,13 @@ class Step:
         """[ΣT] int64."""
         return torch.cat([torch.arange(row.start, row.start + row.length) for row in self.rows])
 
-    def layer(self, index: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
-        """query [Hq, ΣT, D], keys [Hk, ΣT, D], values [Hk, ΣT, Dv], all rotated -> attention output [ΣT, Hq, Dv]."""
+    def layer(
+        self, index: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float, pairs: Pairs | None = None
+    ) -> Tensor:
+        """query [Hq, ΣT, D], keys [Hk, ΣT, D], values [Hk, ΣT, Dv], all rotated -> attention output [ΣT, Hq, Dv].
+
+        Layers with a window of their own see nothing far, so `pairs` are not for them.
+        """
         start, rows, sizes = 0, [], []
         for row in self.rows:
             layer, span = row.cache.layers[index], slice(start, start + row.length)
@@ -110,7 +116,10 @@ class Step:
             pattern = self._pattern(row, layer, query[:, span], scaling)
             rows.append(Rows(layer, start, row.length, pattern, row.chooses(layer)))
             start += row.length
-        out = attend(query, rows, scaling)
+        if pairs is None or rows[0].cache.window is not None:
+            out = attend(query, rows, scaling)
+        else:
+            out = attend_pairs(query, rows, scaling, pairs)
         for row, before, (layer, first, length, *_) in zip(self.rows, sizes, rows, strict=True):
             transit = self._settle(row, layer, query[:, first : first + length], scaling)
             if self.meter:

@@ -53,7 +53,15 @@ class Positions(Method):
     family: ClassVar[str] = "positions"
     slot: ClassVar[str] = "positions"
 
+    pairwise: ClassVar[bool] = False
+    """Whether positions depend on pairs of tokens: cached keys are then not what every query sees."""
+
     factor: float | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether the plan says how far to reach, instead of leaving it to each context."""
+        return self.factor is not None
 
     def check(self) -> None:
         """Positions are stretched, not shrunk."""
