@@ -87,6 +87,12 @@ def test_another_methods_index_is_made_anew() -> None:
         ("topk:9(sinks=-4)", PlanError, "sinks=-4 is negative"),
         ("topk:9 | quest:64", PlanError, "both fill the slot .fetch."),
         ("quest:64(page=0)", PlanError, "page=0 holds nothing; give 1 or more"),
+        ("tokenselect:64(similarity=1.5)", PlanError, "similarity=1.5 is no cosine"),
+        ("recycled:64(similarity=-2)", PlanError, "similarity=-2.0 is no cosine"),
+        ("recycled:64(stride=0)", PlanError, "stride=0 never reads anything"),
+        ("infllm:64", BudgetError, "64 entries is too small; give 128 or more"),
+        ("infllm:640(block=0)", PlanError, "block=0 is none; give 1 or more"),
+        ("infllm:640(representatives=0)", PlanError, "representatives=0 is none"),
         ("quest:8(page=16)", BudgetError, "8 entries is too small; give 16 or more"),
     ],
 )

@@ -18,6 +18,7 @@ from farspan.cache import Extent, Index, LayerCache, SequenceCache, entries_at
 from farspan.cache.sequence import Fetched
 from farspan.methods.fetch.base import Asked, Candidates, Fetch, Sealed, Selection
 from farspan.plan import Plan
+from farspan.runtime.noting import Notes
 
 
 @dataclass
@@ -28,6 +29,11 @@ class Fetching:
     plan_hash: str
     memory: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
     """What the method left, by layer and first head."""
+    notes: Notes = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing is noted yet."""
+        self.notes = Notes(self.method.notes_window)
 
     @classmethod
     def of(cls, plan: Plan) -> Fetching | None:
@@ -42,6 +48,11 @@ class Fetching:
         if layer.window is not None or (reading and not self.method.read):
             return None
         return Choice(self, cache, layer, start, probe, reading)
+
+    def note(self, layer: LayerCache, query: Tensor, start: int, scaling: float) -> None:
+        """A layer's new tokens have been attended from; `query` [Hq, T, D] are their queries."""
+        if "asked" in self.method.notes:
+            self.notes.ask(layer, query, start, scaling, _keys)
 
     def index(self, layer: LayerCache) -> None:
         """Index every extent that has no index of this method yet."""
@@ -62,9 +73,9 @@ class Fetching:
         return extent.index
 
     def _indexed(self, layer: LayerCache, extent: Extent, heads: slice) -> dict[str, Tensor]:
-        return self.method.index(
-            Sealed(layer=layer.index, keys=_keys(extent, heads), positions=_positions(extent, heads))
-        )
+        noted = {name: self.notes.of(name, layer.index, extent, heads) for name in self.method.notes}
+        keys, positions = _keys(extent, heads), _positions(extent, heads)
+        return self.method.index(Sealed(layer=layer.index, keys=keys, positions=positions, noted=noted))
 
 
 @dataclass

@@ -141,6 +141,8 @@ class Step:
         if layer.window is not None:
             layer.trim_window(0 if row.reading else SEAL_EVERY)
             return 0
+        if row.fetching is not None:
+            row.fetching.note(layer, query[:, : row.length - row.probe], row.start, scaling)
         if row.packer is not None and row.decide:
             row.packer.note(layer.index, query, row.start, scaling)
         if row.answering is not None:

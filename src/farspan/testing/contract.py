@@ -103,7 +103,8 @@ def _plan_of(method: Method, budget: int = 100) -> Plan:
     """A plan of this method alone, with a budget where it takes one and has none."""
     takes = any(field.name == "budget" for field in dataclasses.fields(method))
     if takes and getattr(method, "budget", None) is None:
-        method = dataclasses.replace(method, **{"budget": budget})
+        least = method.least if isinstance(method, Fetch) else 1
+        method = dataclasses.replace(method, **{"budget": max(budget, least)})
     return Plan((method,))
 
 

@@ -22,6 +22,12 @@ PLANS = (
     "topk:16(recent=4, together=5, read=true) | adakv:60 | snapkv(window=8) | int4",
     "topk:20(recent=8) | int4 | offload",
     "quest:32(page=8, recent=8)",
+    "tokenselect:24(sinks=2, recent=8, similarity=0.5)",
+    "tokenselect:24(sinks=2, recent=8) | adakv:60 | snapkv(window=8) | int4",
+    "recycled:24(recent=8, stride=4)",
+    "infllm:32(sinks=2, recent=8, block=8, together=16, representatives=2)",
+    "infllm:16(sinks=2, recent=8, block=8, together=0) | snapkv:60(window=8) | int8",
+    "recycled:10%(recent=8, similarity=0.9) | int8",
     "quest:16(page=4, recent=8, together=0, read=true) | adakv:60 | snapkv(window=8)",
 )
 MATRIX = {"kind": KINDS, "plan": PLANS, "order": ORDERS, "batch": BATCHES, "situation": tuple(SITUATIONS)}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from farspan.methods.fetch._choosing import top
+from farspan.methods.fetch._choosing import same_tokens, top
 from farspan.methods.fetch.base import Candidates, Selection
 
 
@@ -45,3 +45,10 @@ def _entries(blocks: Tensor, page: int, first: int, stop: int) -> Tensor:
     if not slots.numel() or (int(slots[0]) >= first and int(slots[-1]) < stop):
         return slots
     return slots[(slots >= first) & (slots < stop)]
+
+
+def jointly(scores: Sequence[Tensor], held: Sequence[Candidates]) -> list[Tensor]:
+    """scores [h, blocks] of each extent -> the same for all heads, their sum; as they are where heads differ."""
+    if not all(same_tokens(each) for each in held):
+        return list(scores)
+    return [its.sum(0, keepdim=True).repeat(its.shape[0], 1) for its in scores]

@@ -8,13 +8,24 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from farspan.methods.fetch.base import Candidates, Selection
+from farspan.methods.fetch.base import Asked, Candidates, Selection
 
 
 def dots(queries: Tensor, keys: Tensor) -> Tensor:
     """queries [h, G, t, D] and keys [h, N, D] -> [h, G, t, N] float32; products are taken in the keys' dtype."""
     rows = queries.to(keys.dtype).flatten(1, 2)
     return (rows @ keys.transpose(1, 2)).float().unflatten(1, queries.shape[1:3])
+
+
+def attention_mass(asked: Asked, held: Sequence[Candidates], queries: slice = slice(None)) -> list[Tensor]:
+    """-> for each extent [h, N] float32: the share of full attention that each candidate gets from these queries, over
+    which it is summed, and over the query heads of a group; -inf for what is no candidate.
+    """
+    grouped = asked.queries[:, :, queries]
+    scores = [each.only(dots(grouped, each.keys) * asked.scaling) for each in held]
+    candidates = torch.stack([its.logsumexp(-1) for its in scores]).logsumexp(0)
+    total = torch.logaddexp(candidates, asked.anyway()[:, :, queries])[..., None]
+    return [each.only((its - total).exp_().sum((1, 2))) for each, its in zip(held, scores, strict=True)]
 
 
 def top(scores: Sequence[Tensor], k: int) -> list[Selection]:
@@ -55,3 +66,9 @@ def _slots(wanted: Tensor, held: Candidates, head: int) -> Tensor:
         return wanted.new_empty(0, dtype=torch.int64)
     at = torch.searchsorted(positions, wanted).clamp_max(positions.numel() - 1)
     return at[positions[at] == wanted].sort().values + held.first[head]
+
+
+def same_tokens(held: Candidates) -> bool:
+    """Whether all heads have the same candidates, so that they can choose together."""
+    ranges = len(set(held.first)) == len(set(held.stop)) == 1
+    return ranges and (held.positions.stride(0) == 0 or bool((held.positions == held.positions[:1]).all()))

@@ -110,8 +110,8 @@ class Fetch(Method):
     family: ClassVar[str] = "fetch"
     slot: ClassVar[str] = "fetch"
     notes: ClassVar[tuple[str, ...]] = ()
-    """What is noted per entry while it is new, for the index: `mass` is the score that entries had from the queries
-    of the next `notes_window` tokens, `surprisal` is -log p of the token."""
+    """What is noted per entry while it is new, for the index: `asked` is the mean score that it had from the queries of
+    the next `notes_window` tokens (over the query heads of a group too), `surprisal` is -log p of the token."""
 
     budget: Budget | None = None
     """Entries per key-value head that are fetched for a step: a number, or a share of the tokens seen."""
@@ -141,6 +141,11 @@ class Fetch(Method):
     def least(self) -> int:
         """The smallest number of entries that can be fetched."""
         return 1
+
+    @property
+    def notes_window(self) -> int:
+        """How many later tokens have a say in what is noted as `asked`."""
+        return max(1, self.recent)
 
     def entries(self, tokens: int) -> int:
         """How many entries per head the budget means after `tokens` tokens, at least `least`."""

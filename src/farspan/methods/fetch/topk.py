@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
-from farspan.methods.fetch._choosing import dots, top
+from farspan.methods.fetch._choosing import attention_mass, top
 from farspan.methods.fetch.base import Asked, Candidates, Fetch, Selection
 
 
@@ -22,8 +20,4 @@ class Topk(Fetch):
 
     def select(self, asked: Asked, held: Sequence[Candidates], k: int) -> list[Selection]:
         """The k of most mass; scores are normalised over all that each query could see."""
-        scores = [each.only(dots(asked.queries, each.keys) * asked.scaling) for each in held]
-        candidates = torch.stack([its.logsumexp(-1) for its in scores]).logsumexp(0)
-        total = torch.logaddexp(candidates, asked.anyway())[..., None]
-        masses = ((its - total).exp_().sum((1, 2)) for its in scores)
-        return top([each.only(mass) for each, mass in zip(held, masses, strict=True)], k)
+        return top(attention_mass(asked, held), k)
