@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from farspan.cache import LayerCache
 from farspan.signals import line_attention
-from farspan.signals.lines import _add_diagonals
+from farspan.signals.lines import add_diagonals
 from tests.attention.test_patterned import LAYERS, layer_of
 
 D, SCALING = 16, 0.4
@@ -64,7 +64,7 @@ def test_keys_in_a_row_are_summed_as_scattered_ones(heads, window, count, first,
     keys = torch.arange(first, first + count).expand(heads, -1)
     shares = torch.rand(heads, window, count, generator=g) * (keys[:, None] <= positions[:, None])
     fast, slow = torch.zeros(heads, 99), torch.zeros(heads + 1, 99)
-    _add_diagonals(fast, shares, positions, keys)
+    add_diagonals(fast, shares, positions, keys)
     other = torch.cat([keys, keys[:1] + 1])
-    _add_diagonals(slow, torch.cat([shares, 0 * shares[:1]]), positions, other)
+    add_diagonals(slow, torch.cat([shares, 0 * shares[:1]]), positions, other)
     torch.testing.assert_close(fast, slow[:heads])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -15,17 +16,20 @@ from farspan.plan import Plan
 
 @dataclass(frozen=True)
 class Prefilling:
-    """A read under a prefill method: of a model of `layers` layers, up to position `total`."""
+    """A read under a prefill method: of a model of `layers` layers, from position `began` up to `total`."""
 
     method: Prefill
     layers: int
     total: int
+    began: int = 0
+    memory: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """What the method left, by layer."""
 
     @classmethod
-    def of(cls, plan: Plan, layers: int, total: int) -> Prefilling | None:
+    def of(cls, plan: Plan, layers: int, began: int, total: int) -> Prefilling | None:
         """From a plan, if it has a prefill method."""
         method = plan.get("prefill")
-        return cls(method, layers, total) if isinstance(method, Prefill) else None
+        return cls(method, layers, total, began) if isinstance(method, Prefill) else None
 
     def pattern(
         self, layer: LayerCache, query: Tensor, start: int, lent: int, scaling: float, events: Events | None
@@ -46,6 +50,8 @@ class Prefilling:
             queries=query[:, :tokens],
             scaling=scaling,
             held=layer,
+            began=self.began,
+            memory=self.memory.setdefault(layer.index, {}),
         )
         found = self.method.pattern(chunk)
         if found is None or found.sees_all(start, chunk.stop - 1):

@@ -156,7 +156,7 @@ class _Read:
         scorer = self.plan.get("score")
         self.packer = Packing.of(self.plan, body.rotations)
         total = job.cache.next_position + job.ids.numel()
-        self.prefilling = Prefilling.of(self.plan, len(layout.layers), total)
+        self.prefilling = Prefilling.of(self.plan, len(layout.layers), job.cache.next_position, total)
         self.fetching = Fetching.of(self.plan)
         self.retention: Retention | None = None
         if isinstance(scorer, Scorer):

@@ -43,22 +43,25 @@ def line_attention(layer: LayerCache, queries: Tensor, positions: Tensor, scalin
         at = piece.positions.expand(shares.shape[0], -1).long()
         inside = at < length
         columns[piece.heads].scatter_add_(1, at.clamp(max=length - 1), shares.sum(1) * inside)
-        _add_diagonals(diagonals[piece.heads], shares, positions, at)
+        add_diagonals(diagonals[piece.heads], shares, positions, at)
     return columns, diagonals
 
 
-def _add_diagonals(out: Tensor, shares: Tensor, positions: Tensor, keys: Tensor) -> None:
-    """Add shares [h, W, n] of keys at positions [h, n] to out [h, P], by distance."""
+def add_diagonals(out: Tensor, shares: Tensor, positions: Tensor, keys: Tensor) -> None:
+    """Add shares [h, W, n], 0 after the query, of queries at consecutive positions [W] to keys at positions [h, n], to
+    out [h, P] by distance; longer ones than P are left out.
+    """
     first, last = int(keys[0, 0]), int(keys[0, -1])
     _, window, count = shares.shape
     if last - first + 1 == count and bool((keys == keys[:1]).all()):
         sums = _sheared(shares).sum(1)  # distances ascend from that of the newest key to the first query
         distances = torch.arange(count + window - 1, device=keys.device) + int(positions[0]) - last
-        real = distances >= 0
+        real = (distances >= 0) & (distances < out.shape[1])
         out[:, distances[real]] += sums[:, real]
         return
     distances = positions.long()[:, None] - keys[:, None]
-    out.scatter_add_(1, distances.clamp(min=0).flatten(1), (shares * (distances >= 0)).flatten(1))
+    real = (distances >= 0) & (distances < out.shape[1])
+    out.scatter_add_(1, distances.clamp(0, out.shape[1] - 1).flatten(1), (shares * real).flatten(1))
 
 
 def _sheared(shares: Tensor) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -32,6 +32,10 @@ class Chunk:
     scaling: float
     held: LayerCache
     """All that the layer holds, the new tokens last (a probe's behind them, where one is lent)."""
+    began: int = 0
+    """Position of the first token of this read."""
+    memory: dict[str, Any] = field(default_factory=dict)
+    """What the method left here for this layer at an earlier chunk of this read; the one thing it may change."""
 
     @property
     def tokens(self) -> int:
@@ -52,7 +56,7 @@ class Prefill(Method):
     slot: ClassVar[str] = "prefill"
 
     def pattern(self, chunk: Chunk) -> Pattern | None:
-        """What the chunk's queries see, by position; None for everything. It changes nothing that it is given."""
+        """What the chunk's queries see, by position; None for everything. Asked once for every chunk, in order."""
         raise TypeError(f"{type(self).__name__} defines no pattern(chunk)")
 
     def applies(self, layers: int, heads: Mapping[int, int]) -> str | None:
@@ -68,3 +72,14 @@ def check_band(sinks: int, window: int) -> None:
         raise PlanError(f"window={window} leaves a token nothing to see, not even itself; give 1 or more")
     if sinks < 0:
         raise PlanError(f"sinks={sinks} is fewer than none; give 0 or more")
+
+
+def joined(bands: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Ascending ranges of distances, with those that touch as one."""
+    found: list[tuple[int, int]] = []
+    for near, far in bands:
+        if found and found[-1][1] == near:
+            found[-1] = (found[-1][0], far)
+        else:
+            found.append((near, far))
+    return tuple(found)

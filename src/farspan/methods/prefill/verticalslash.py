@@ -10,7 +10,7 @@ from torch import Tensor
 
 from farspan.attention import Pattern, Sight
 from farspan.errors import PlanError
-from farspan.methods.prefill.base import Chunk, Prefill, check_band
+from farspan.methods.prefill.base import Chunk, Prefill, check_band, joined
 from farspan.registry import Paper
 from farspan.signals import line_attention
 
@@ -72,17 +72,6 @@ class Verticalslash(Prefill):
         sums = padded.unflatten(1, (count, self.width)).sum(-1)
         best = sums.sort(descending=True, stable=True).indices[:, : self.slashes].sort().values
         return [
-            _joined([(self.window + i * self.width, self.window + (i + 1) * self.width) for i in its])
+            joined([(self.window + i * self.width, self.window + (i + 1) * self.width) for i in its])
             for its in best.tolist()
         ]
-
-
-def _joined(bands: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Ascending bands, with those that touch as one."""
-    found: list[tuple[int, int]] = []
-    for near, far in bands:
-        if found and found[-1][1] == near:
-            found[-1] = (found[-1][0], far)
-        else:
-            found.append((near, far))
-    return tuple(found)
