@@ -40,38 +40,64 @@ inline F sums(const F *v) {
     return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
 }
 
+// Dot products of `rows` (1, 2 or 4) rows with as many entries as make sixteen sums: every sum is added up alike, so that
+// results do not depend on how many rows come together.
+template <int kind, int rows>
+void dot_products(const float *q, int have, int size, const char *keys, int64_t stride, const int32_t *index, int n,
+                  float *s) {
+    const int width = width_of(kind), entries = 16 / rows;
+    const float *row[rows];
+    for (int k = 0; k < rows; k++) row[k] = q + (k < have ? k : have - 1) * size;
+    for (int i = 0; i < n; i += entries) {
+        const char *entry[entries];
+        for (int e = 0; e < entries; e++) {
+            int at = i + e < n ? i + e : n - 1;
+            entry[e] = keys + stride * (index ? index[at] : at);
+            if (index && i + e + 2 * entries < n) _mm_prefetch(keys + stride * index[i + e + 2 * entries], _MM_HINT_T0);
+        }
+        F sum[16];
+        for (int k = 0; k < 16; k++) sum[k] = _mm512_setzero_ps();
+        for (int d = 0; d < size; d += 16) {
+            __mmask16 mask = first(size - d);
+            F x[rows];
+            for (int k = 0; k < rows; k++) x[k] = _mm512_maskz_loadu_ps(mask, row[k] + d);
+            for (int e = 0; e < entries; e++) {
+                F key = load_wide(kind, entry[e] + d * width, mask);
+                for (int k = 0; k < rows; k++) {
+                    const int at = 4 * (e % 4) + entries / 4 * k + e / 4; // where `sums` leaves a row's entries in order
+                    sum[at] = _mm512_fmadd_ps(x[k], key, sum[at]);
+                }
+            }
+        }
+        F total = sums(sum);
+        __mmask16 some = first(n - i);
+        float *to = s + i;
+        if (rows == 1) {
+            _mm512_mask_storeu_ps(to, some, total);
+        } else if (rows == 2) {
+            _mm256_mask_storeu_ps(to, (__mmask8)some, _mm512_castps512_ps256(total));
+            _mm256_mask_storeu_ps(to + FS_TILE, (__mmask8)some, _mm512_extractf32x8_ps(total, 1));
+        } else {
+            some &= 15;
+            _mm_mask_storeu_ps(to, (__mmask8)some, _mm512_castps512_ps128(total));
+            _mm_mask_storeu_ps(to + FS_TILE, (__mmask8)some, _mm512_extractf32x4_ps(total, 1));
+            _mm_mask_storeu_ps(to + 2 * FS_TILE, (__mmask8)some, _mm512_extractf32x4_ps(total, 2));
+            if (have > 3) _mm_mask_storeu_ps(to + 3 * FS_TILE, (__mmask8)some, _mm512_extractf32x4_ps(total, 3));
+        }
+    }
+}
+
 template <int kind>
 void scores_of(const float *q, int rows, int size, const char *keys, int64_t stride, const int32_t *index, int n,
                float *s) {
-    const int width = width_of(kind);
-    for (int i = 0; i < n; i += 4) {
-        const char *entry[4];
-        for (int e = 0; e < 4; e++) {
-            int at = i + e < n ? i + e : n - 1;
-            entry[e] = keys + stride * (index ? index[at] : at);
-            if (index && i + e + 8 < n) _mm_prefetch(keys + stride * index[i + e + 8], _MM_HINT_T0);
-        }
-        for (int r = 0; r < rows; r += 4) {
-            const float *row[4];
-            for (int k = 0; k < 4; k++) row[k] = q + (r + k < rows ? r + k : rows - 1) * size;
-            F sum[16];
-            for (int k = 0; k < 16; k++) sum[k] = _mm512_setzero_ps();
-            for (int d = 0; d < size; d += 16) {
-                __mmask16 mask = first(size - d);
-                F x[4];
-                for (int k = 0; k < 4; k++) x[k] = _mm512_maskz_loadu_ps(mask, row[k] + d);
-                for (int e = 0; e < 4; e++) {
-                    F key = load_wide(kind, entry[e] + d * width, mask);
-                    for (int k = 0; k < 4; k++) sum[4 * e + k] = _mm512_fmadd_ps(x[k], key, sum[4 * e + k]);
-                }
-            }
-            F total = sums(sum);
-            __mmask8 some = (__mmask8)first(n - i) & 15;
-            float *to = s + r * FS_TILE + i;
-            _mm_mask_storeu_ps(to, some, _mm512_castps512_ps128(total));
-            if (r + 1 < rows) _mm_mask_storeu_ps(to + FS_TILE, some, _mm512_extractf32x4_ps(total, 1));
-            if (r + 2 < rows) _mm_mask_storeu_ps(to + 2 * FS_TILE, some, _mm512_extractf32x4_ps(total, 2));
-            if (r + 3 < rows) _mm_mask_storeu_ps(to + 3 * FS_TILE, some, _mm512_extractf32x4_ps(total, 3));
+    for (int r = 0; r < rows; r += 4) {
+        const float *from = q + r * size;
+        float *to = s + r * FS_TILE;
+        switch (rows - r) {
+        case 1: dot_products<kind, 1>(from, 1, size, keys, stride, index, n, to); break;
+        case 2: dot_products<kind, 2>(from, 2, size, keys, stride, index, n, to); break;
+        case 3: dot_products<kind, 4>(from, 3, size, keys, stride, index, n, to); break;
+        default: dot_products<kind, 4>(from, 4, size, keys, stride, index, n, to);
         }
     }
 }
@@ -86,44 +112,54 @@ void scores_dense(int kind, const float *q, int rows, int size, const char *keys
         scores_of<FS_F16>(q, rows, size, keys, stride, index, n, s);
 }
 
-// Up to 4 rows x 64 channels of sums in registers while the entries go by.
-template <int kind, int rows>
+// `rows` rows x 16 `vectors` channels of sums in registers while the entries go by.
+template <int kind, int rows, int vectors>
 void add_values(const float *s, int size, int d, const char *values, int64_t stride, const int32_t *index, int n,
                 float *acc) {
     const int width = width_of(kind);
-    __mmask16 mask[4];
-    F sum[rows][4];
-    for (int c = 0; c < 4; c++) {
-        mask[c] = size - d - 16 * c > 0 ? first(size - d - 16 * c) : (__mmask16)0;
+    __mmask16 mask[vectors];
+    F sum[rows][vectors];
+    for (int c = 0; c < vectors; c++) {
+        mask[c] = first(size - d - 16 * c);
         for (int r = 0; r < rows; r++) sum[r][c] = _mm512_maskz_loadu_ps(mask[c], acc + r * size + d + 16 * c);
     }
     for (int i = 0; i < n; i++) {
         const char *entry = values + stride * (index ? index[i] : i) + d * width;
         if (index && i + 8 < n) _mm_prefetch(values + stride * index[i + 8] + d * width, _MM_HINT_T0);
-        for (int c = 0; c < 4; c++) {
+        for (int c = 0; c < vectors; c++) {
             F value = load_wide(kind, entry + 16 * c * width, mask[c]);
             for (int r = 0; r < rows; r++)
                 sum[r][c] = _mm512_fmadd_ps(_mm512_set1_ps(s[r * FS_TILE + i]), value, sum[r][c]);
         }
     }
-    for (int c = 0; c < 4; c++)
+    for (int c = 0; c < vectors; c++)
         for (int r = 0; r < rows; r++) _mm512_mask_storeu_ps(acc + r * size + d + 16 * c, mask[c], sum[r][c]);
+}
+
+template <int kind, int rows>
+void add_rows_of_values(const float *s, int size, const char *values, int64_t stride, const int32_t *index, int n,
+                        float *acc) {
+    for (int d = 0; d < size; d += 64) switch ((size - d + 15) / 16) {
+        case 1: add_values<kind, rows, 1>(s, size, d, values, stride, index, n, acc); break;
+        case 2: add_values<kind, rows, 2>(s, size, d, values, stride, index, n, acc); break;
+        case 3: add_values<kind, rows, 3>(s, size, d, values, stride, index, n, acc); break;
+        default: add_values<kind, rows, 4>(s, size, d, values, stride, index, n, acc);
+        }
 }
 
 template <int kind>
 void values_of(const float *s, int rows, int size, const char *values, int64_t stride, const int32_t *index, int n,
                float *acc) {
-    for (int r = 0; r < rows; r += 4)
-        for (int d = 0; d < size; d += 64) {
-            const float *weights = s + r * FS_TILE;
-            float *to = acc + r * size;
-            switch (rows - r) {
-            case 1: add_values<kind, 1>(weights, size, d, values, stride, index, n, to); break;
-            case 2: add_values<kind, 2>(weights, size, d, values, stride, index, n, to); break;
-            case 3: add_values<kind, 3>(weights, size, d, values, stride, index, n, to); break;
-            default: add_values<kind, 4>(weights, size, d, values, stride, index, n, to);
-            }
+    for (int r = 0; r < rows; r += 4) {
+        const float *weights = s + r * FS_TILE;
+        float *to = acc + r * size;
+        switch (rows - r) {
+        case 1: add_rows_of_values<kind, 1>(weights, size, values, stride, index, n, to); break;
+        case 2: add_rows_of_values<kind, 2>(weights, size, values, stride, index, n, to); break;
+        case 3: add_rows_of_values<kind, 3>(weights, size, values, stride, index, n, to); break;
+        default: add_rows_of_values<kind, 4>(weights, size, values, stride, index, n, to);
         }
+    }
 }
 
 void values_dense(int kind, const float *s, int rows, int size, const char *values, int64_t stride,
