@@ -1,8 +1,8 @@
 // Tiles for machines with AVX-512 VNNI.
 //
-// Dense entries: 4 entries x 4 rows of dot products at a time, sixteen sums reduced together. Codes: integer dot
-// products. A query row (scaled by its group's scales) or a row of weights is written as two int8 terms, hi + lo / 254
-// of one step, which leaves an error of 1/65,000 of its largest number; codes stay what they are.
+// Dense entries: sixteen dot products at a time, reduced together. Codes: integer dot products. A query row (scaled by
+// its group's scales) or a row of weights is written as two int8 terms, hi + lo / 254 of one step, which leaves an error
+// of 1/65,000 of its largest number; codes stay what they are.
 #include "farspan.h"
 #include "target.h"
 #if defined(__x86_64__)
@@ -21,9 +21,54 @@ inline F load_wide(int kind, const char *at, __mmask16 mask) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
+// Bytes from what is read to what is asked of memory meanwhile: entries come one after the other, tile after tile, and
+// without it the first lines of each tile are waited for.
+const int AHEAD = 4096;
+
 inline int width_of(int kind) { return kind == FS_F32 ? 4 : 2; }
 inline __mmask16 first(int n) { return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1); }
 inline __mmask64 bytes(int n) { return n >= 64 ? ~0ull : (1ull << n) - 1; }
+
+// The plain function's polynomial, sixteen at a time.
+inline F exp_negative(F x) {
+    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+    F n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 0);
+    F r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), r);
+    F p = _mm512_set1_ps(1.9875691500e-4f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+    p = _mm512_add_ps(_mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r), _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, n);
+}
+
+void softmax_wide(float *s, int rows, int n, float *best, float *sum, float *acc, int size) {
+    const F nothing = _mm512_set1_ps(-__builtin_inff());
+    for (int r = 0; r < rows; r++) {
+        float *row = s + r * FS_TILE;
+        F most = _mm512_set1_ps(best[r]);
+        for (int i = 0; i < n; i += 16) most = _mm512_max_ps(most, _mm512_mask_loadu_ps(nothing, first(n - i), row + i));
+        const float high = _mm512_reduce_max_ps(most);
+        const bool some = high > -__builtin_inff();
+        F total = _mm512_setzero_ps();
+        for (int i = 0; i < n; i += 16) {
+            F x = _mm512_mask_loadu_ps(nothing, first(n - i), row + i);
+            __mmask16 seen = some ? _mm512_cmp_ps_mask(x, nothing, _CMP_NEQ_UQ) : (__mmask16)0;
+            F weight = _mm512_maskz_mov_ps(seen, exp_negative(_mm512_sub_ps(x, _mm512_set1_ps(high))));
+            _mm512_mask_storeu_ps(row + i, first(n - i), weight);
+            total = _mm512_add_ps(total, weight);
+        }
+        if (!some) continue; // nothing seen yet: no weight to anything
+        float keep = best[r] > -__builtin_inff() ? exp_negative(best[r] - high) : 0.0f;
+        if (keep != 1.0f)
+            for (int d = 0; d < size; d++) acc[r * size + d] *= keep;
+        sum[r] = sum[r] * keep + _mm512_reduce_add_ps(total);
+        best[r] = high;
+    }
+}
 
 // Lane l, element j of the result is the sum of v[4 j + l].
 inline F sums(const F *v) {
@@ -63,6 +108,7 @@ void dot_products(const float *q, int have, int size, const char *keys, int64_t 
             for (int k = 0; k < rows; k++) x[k] = _mm512_maskz_loadu_ps(mask, row[k] + d);
             for (int e = 0; e < entries; e++) {
                 F key = load_wide(kind, entry[e] + d * width, mask);
+                if (!index && d * width % 64 == 0) _mm_prefetch(entry[e] + d * width + AHEAD, _MM_HINT_T0);
                 for (int k = 0; k < rows; k++) {
                     const int at = 4 * (e % 4) + entries / 4 * k + e / 4; // where `sums` leaves a row's entries in order
                     sum[at] = _mm512_fmadd_ps(x[k], key, sum[at]);
@@ -128,6 +174,7 @@ void add_values(const float *s, int size, int d, const char *values, int64_t str
         if (index && i + 8 < n) _mm_prefetch(values + stride * index[i + 8] + d * width, _MM_HINT_T0);
         for (int c = 0; c < vectors; c++) {
             F value = load_wide(kind, entry + 16 * c * width, mask[c]);
+            if (!index && 16 * c * width % 64 == 0) _mm_prefetch(entry + 16 * c * width + AHEAD, _MM_HINT_T0);
             for (int r = 0; r < rows; r++)
                 sum[r][c] = _mm512_fmadd_ps(_mm512_set1_ps(s[r * FS_TILE + i]), value, sum[r][c]);
         }
@@ -290,6 +337,7 @@ void scores_in(const float *q, int rows, int size, const uint8_t *codes, const u
     alignas(64) I columns[FS_MAX_SIZE / 4 + 16];
     for (int i = 0; i < n; i += 16) {
         const uint8_t *from = codes + (int64_t)i * width;
+        for (int c = 0; c < 16 * width; c += 64) _mm_prefetch(from + c + AHEAD, _MM_HINT_T0);
         for (int c = 0; c < width; c += 64) transposed(from + c, width, n - i, bytes(width - c), flip, columns + c / 4);
         for (int r = 0; r < rows; r += 4) {
             const int8_t *h = hi + r * size, *l = lo + r * size;
@@ -417,10 +465,12 @@ void values_in(const float *s, int rows, int size, const uint8_t *codes, const u
     float step[FS_ROWS], lows[4];
     const I flip = bits == 8 ? _mm512_set1_epi8((char)0x80) : _mm512_setzero_si512();
     const int room = (columns + 63) / 64 * 4; // vectors of a quad, whole loads of 64 bytes
-    for (int k = 0; k < quads; k++)
+    for (int k = 0; k < quads; k++) {
+        for (int c = 0; c < 4 * columns; c += 64) _mm_prefetch(codes + (int64_t)4 * k * columns + c + AHEAD, _MM_HINT_T0);
         for (int c = 0; c < columns; c += 64)
             interleaved(codes + (int64_t)4 * k * columns + c, columns, n - 4 * k, bytes(columns - c), flip,
                         tile + k * room + c / 16);
+    }
     for (int r = 0; r < rows; r++) {
         step[r] = weigh_codes(s + r * FS_TILE, scale, low, groups, n, hi + r * (FS_TILE / 4 * groups),
                               lo + r * (FS_TILE / 4 * groups), lows);
@@ -485,7 +535,7 @@ void finish_codes(int bits, float *acc, int rows, int size, int groups, int grou
 } // namespace
 FS_TARGET_END
 extern "C" const FsTiles fs_tiles_avx512 = {"avx512", scores_dense, values_dense, plain_scores_codes, plain_values_codes,
-                                     plain_unpack, softmax, scores_codes,       values_codes,       finish_codes};
+                                     plain_unpack, softmax_wide, scores_codes,       values_codes,       finish_codes};
 #else
 extern "C" const FsTiles fs_tiles_avx512 = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
 #endif
