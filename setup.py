@@ -14,7 +14,14 @@ setup(
             SOURCES,
             depends=HEADERS,
             language="c++",
-            extra_compile_args=["-std=c++17", "-O3", "-Wno-maybe-uninitialized", "-Wno-uninitialized"],
+            # exceptions of floating point are never looked at; believing that they might be keeps loops scalar
+            extra_compile_args=[
+                "-std=c++17",
+                "-O3",
+                "-fno-trapping-math",
+                "-Wno-maybe-uninitialized",
+                "-Wno-uninitialized",
+            ],
             extra_link_args=["-lpthread"],
             optional=True,
         )

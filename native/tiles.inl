@@ -66,24 +66,32 @@ static inline float exp_negative(float x) {
     return p * scale;
 }
 
+// Sixteen lanes of maxima and of sums, so that compilers may work on them together: sums of floats keep their order.
 static void softmax(float *s, int rows, int n, float *best, float *sum, float *acc, int size) {
+    const float nothing = -__builtin_inff();
     for (int r = 0; r < rows; r++) {
-        float *row = s + r * FS_TILE, high = best[r];
-        for (int i = 0; i < n; i++) high = row[i] > high ? row[i] : high;
-        if (high == -__builtin_inff()) { // nothing seen yet: no weight to anything
+        float *row = s + r * FS_TILE, most[16], total[16] = {0}, high = best[r];
+        for (int j = 0; j < 16; j++) most[j] = high;
+        for (int i = n; i < (n + 15) / 16 * 16; i++) row[i] = nothing;
+        for (int i = 0; i < n; i += 16)
+            for (int j = 0; j < 16; j++) most[j] = row[i + j] > most[j] ? row[i + j] : most[j];
+        for (int j = 0; j < 16; j++) high = most[j] > high ? most[j] : high;
+        if (high == nothing) { // nothing seen yet: no weight to anything
             for (int i = 0; i < n; i++) row[i] = 0;
             continue;
         }
-        float total = 0;
-        for (int i = 0; i < n; i++) {
-            float weight = row[i] == -__builtin_inff() ? 0.0f : exp_negative(row[i] - high);
-            row[i] = weight;
-            total += weight;
-        }
-        float keep = best[r] == -__builtin_inff() ? 0.0f : exp_negative(best[r] - high);
+        for (int i = 0; i < n; i += 16)
+            for (int j = 0; j < 16; j++) {
+                float weight = exp_negative(row[i + j] - high);
+                weight = row[i + j] == nothing ? 0.0f : weight;
+                row[i + j] = weight;
+                total[j] += weight;
+            }
+        float keep = best[r] == nothing ? 0.0f : exp_negative(best[r] - high);
         if (keep != 1.0f)
             for (int d = 0; d < size; d++) acc[r * size + d] *= keep;
-        sum[r] = sum[r] * keep + total;
+        for (int j = 1; j < 16; j++) total[0] += total[j];
+        sum[r] = sum[r] * keep + total[0];
         best[r] = high;
     }
 }
