@@ -85,6 +85,9 @@ class ReadCost:
     stated_peak_bytes: int
     seen: int = 0
     """Tokens that had been seen when it was over."""
+    repacked: int = 0
+    """Entries, over all heads, that a store had packed and that were packed anew because they had to move: they lost a
+    little once more."""
 
 
 @dataclass(frozen=True)

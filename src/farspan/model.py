@@ -18,6 +18,7 @@ from farspan.asking import Asking
 from farspan.budget import Budget
 from farspan.cache import file as context_file
 from farspan.cache.codec import recoder
+from farspan.composition import compose, pieces_of, read_in_pieces
 from farspan.context import Context, ReadCost
 from farspan.errors import CapacityError, ForeignContext, OptionError, PlanDoesNotApply, UsageError
 from farspan.heads import HeadProfile
@@ -129,11 +130,15 @@ class Model:
         prefix = self.prompts.prefix()
         parts = [self._parts(each, chosen, probe) for each, probe in zip(batch, probes, strict=True)]
         fed = [joined(p, prefix, self.prompts.separator()) for p in parts]
-        specs = self._specs(chosen, length, [each.ids.numel() for each in fed])
         jobs = [
             Job(self.layout.empty(trace=trace), each.ids, chosen, self._probe(probe), each.nontext, self._kinds(chosen))
             for each, probe in zip(fed, probes, strict=True)
         ]
+        if chosen.get("parallel") is not None:
+            decide = partial(self._positions, chosen, length)
+            pairs = zip(fed, jobs, strict=True)
+            return [read_in_pieces(self, each.tokens, job, decide, progress) for each, job in pairs]
+        specs = self._specs(chosen, length, [each.ids.numel() for each in fed])
         cost: dict[int, ReadCost] = {}
         for positions in dict.fromkeys(specs):
             together = [i for i, spec in enumerate(specs) if spec is positions]
@@ -175,6 +180,14 @@ class Model:
         report = read(self.runtime(context.positions), [job], progress)
         cost = _cost(report, job)
         return context._with(job.cache, tokens=tokens, cost=cost, _unfed=None)
+
+    def compose(self, contexts: Sequence[Context], plan: str | Plan | None = None) -> Context:
+        """Contexts that were read apart, perhaps opened from files, as one that is answered together.
+
+        `plan` names one method of the family `parallel` (default `concat`). See `farspan.composition`. Raises
+        UsageError, PlanError, ForeignContext, CapacityError, PlanDoesNotApply.
+        """
+        return compose(self, contexts, plan, ROOM)
 
     def check(self, plan: Plan) -> None:
         """Raise PlanDoesNotApply for a plan that this model cannot carry out."""
@@ -315,6 +328,7 @@ class Model:
             "cost": asdict(context.cost),
             "unfed": context._unfed,
             "turns": context._turns,
+            "pieces": [] if context._cache.pieces is None else context._cache.pieces.ranges,
             "full_bytes": context.full_bytes,
         }
         spans = torch.from_numpy(np.ascontiguousarray(context.tokens.spans()))
@@ -337,6 +351,7 @@ class Model:
         keep = plan.get("place") is None
         opened = context_file.load(Path(path), device=str(self.hf.device), keep=keep, turn=turn)
         tokens = TokenMap.from_json(manifest["tokens"], opened.arrays["spans"].numpy())
+        opened.cache.pieces = pieces_of(plan, manifest.get("pieces", []))
         return Context(
             self,
             plan,

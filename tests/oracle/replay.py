@@ -10,7 +10,9 @@ all keys and values; and per (layer, head, query, key) the log of events says wh
   keys before `since` just `positions[head]`, with `log_weights[head]` added to their scores;
 * `Replaced(layer, time, extent)`: queries at `time` and later see that extent's (dequantised) keys and values in the
   place of those that the layer computed;
-* `Patterned(layer, time, stop, pattern)`: queries at time..stop-1 see, of all that, what the pattern says.
+* `Patterned(layer, time, stop, pattern)`: queries at time..stop-1 see, of all that, what the pattern says;
+* `Composed(time, parts, ...)`: every part is replayed by itself; queries at `time` and later see what the parts hold
+  then, turned to where it stands (`apart.py`), as keys of this sequence.
 
 So queries are cut into segments between event times, and each segment is one matrix product and one masked softmax.
 The model is a second instance with the same weights that farspan has never touched; only its attention function is
@@ -30,7 +32,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from farspan.cache.pieces import Composed
 from farspan.cache.sequence import Event, Fetched, Kept, Patterned, Replaced
+from tests.oracle.apart import Final, stood_together, weighed
 
 NAME = "replay-oracle"
 TOLERANCE = 1e-5  # of the largest logit, and at least of 1
@@ -40,8 +44,12 @@ TOLERANCE = 1e-5  # of the largest logit, and at least of 1
 class _Replay:
     """The events that are being replayed, and which layers have been."""
 
-    events: Sequence[Event]
-    layers: set[int] = field(default_factory=set)
+    events: Sequence[Kept | Replaced | Patterned | Fetched]
+    composed: Composed | None = None
+    before: dict[int, Final] = field(default_factory=dict)
+    """By layer, what of the parts stands before `composed.time`."""
+    after: dict[int, Final] = field(default_factory=dict)
+    """By layer, what is held when all is over."""
 
 
 _replaying: list[_Replay] = []
@@ -50,23 +58,35 @@ _replaying: list[_Replay] = []
 def replay(twin: PreTrainedModel, ids: Tensor, events: Sequence[Event]) -> Tensor:
     """ids [N] of a whole conversation and its events -> the logits [N, V] that every token must have had.
 
-    `twin` has the weights of the real run's model, in float32, and its own attention is never used.
+    `twin` has the weights of the real run's model, in float32, and its own attention is never used. Of a sequence that
+    was composed, logits of tokens before that are without meaning.
     """
+    return _passed(twin, ids, events, 0)[0]
+
+
+def _passed(twin: PreTrainedModel, ids: Tensor, events: Sequence[Event], lag: int) -> tuple[Tensor, dict[int, Final]]:
+    """-> logits [N, V], and by layer what is held in the end; tokens stand `lag` positions before their number."""
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
     before = twin.config._attn_implementation
     twin.set_attn_implementation(NAME)
-    now = _Replay(events)
+    now = _Replay([event for event in events if not isinstance(event, Composed)])
+    if len(now.events) < len(events):
+        now.composed = events[0]
+        lag = events[0].lag
+        parts = [_passed(twin, part.ids, part.log, part.lag)[1] for part in events[0].parts]
+        now.before = stood_together(twin, events[0], parts)
+        twin.set_attn_implementation(NAME)
     _replaying.append(now)
     try:
         with torch.inference_mode():
-            positions = torch.arange(ids.numel())[None]
+            positions = (torch.arange(ids.numel()) - lag).clamp(min=0)[None]
             logits = twin(input_ids=ids[None].long(), position_ids=positions, use_cache=False).logits[0]
     finally:
         _replaying.pop()
         twin.set_attn_implementation(before)
-    assert now.layers >= {event.layer for event in events}, "an event names a layer that the model does not have"
-    return logits
+    assert set(now.after) >= {event.layer for event in now.events}, "an event names a layer that is not there"
+    return logits, now.after
 
 
 def _attention(
@@ -82,24 +102,33 @@ def _attention(
     """query [1, Hq, N, D], key [1, Hk, N, D], value [1, Hk, N, Dv] -> [1, N, Hq, Dv]."""
     layer: int = module.layer_idx  # type: ignore[assignment]
     now = _replaying[-1]
-    now.layers.add(layer)
     events = sorted((e for e in now.events if e.layer == layer), key=lambda e: e.time)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     tokens = query.shape[2]
     keys, values = key[0].double(), value[0].double()
     asked = query[0].double().unflatten(0, (keys.shape[0], -1))  # [Hk, G, N, D]: a group shares its head's keys
+    composed = now.composed
     visible = _visible(events, keys.shape[0], tokens, sliding_window)
     weights = _weights(events, keys.shape[0], tokens)
-    edges = sorted({0, tokens, *(e.time for e in events if isinstance(e, Replaced) and e.time < tokens)})
+    if composed is not None:
+        visible[:, composed.time :, : composed.time] &= now.before[layer].held[:, None]
+    changes = {e.time for e in events if isinstance(e, Replaced)} | ({composed.time} if composed is not None else set())
     parts = []
-    for start, stop in itertools.pairwise(edges):
+    for start, stop in itertools.pairwise([*sorted({0, tokens, *changes}), tokens]):
+        if composed is not None and composed.time == start:
+            keys, values = (
+                torch.cat([old, new[:, start:]], 1) for old, new in zip(now.before[layer], (keys, values), strict=False)
+            )
         for event in events:
             if isinstance(event, Replaced) and event.time == start:
                 keys, values = _replaced(keys, values, event)
         scores = torch.einsum("hgtd,hnd->hgtn", asked[:, :, start:stop], keys) * scaling
         scores = scores + weights[:, None, start:stop]
         scores = scores.masked_fill(~visible[:, None, start:stop], -math.inf)
+        if composed is not None and start >= composed.time and sliding_window is None:
+            scores = weighed(scores, composed.pieces)
         parts.append(torch.einsum("hgtn,hnd->hgtd", scores.softmax(-1), values))
+    now.after[layer] = Final(keys, values, _held(events, now, layer, keys.shape[:2]))
     out = torch.cat(parts, 2).flatten(0, 1).transpose(0, 1)
     return out[None].to(query.dtype), None
 
@@ -148,6 +177,20 @@ def _weights(events: Sequence[Event], heads: int, tokens: int) -> Tensor:
                 for time in range(event.time, event.time + event.tokens):
                     added[head, time, positions.long()] = its.double()
     return added
+
+
+def _held(events: Sequence[Event], now: _Replay, layer: int, shape: tuple[int, int]) -> Tensor:
+    """-> [heads, tokens] bool: what each head has in the end; a layer's own window is left to who asks."""
+    held = torch.ones(shape, dtype=torch.bool)
+    if now.composed is not None:
+        held[:, : now.composed.time] = now.before[layer].held
+    for event in events:
+        if isinstance(event, Kept):
+            for head, positions in enumerate(event.positions):
+                kept = torch.zeros(event.time, dtype=torch.bool)
+                kept[positions.long()] = True
+                held[head, : event.time] &= kept
+    return held
 
 
 def _replaced(keys: Tensor, values: Tensor, event: Replaced) -> tuple[Tensor, Tensor]:

@@ -118,16 +118,17 @@ def appended_to_conversation(context: Context, batch: str, folder: Path) -> list
 
 def saved(context: Context, batch: str, folder: Path) -> list[Conversation]:
     """Saved, opened and asked; and that conversation saved, opened and asked again."""
-    opened = _reopened(context, folder / "read.ctx")
+    opened = reopened(context, folder / "read.ctx")
     conversations = []
     for answer in ask(opened, QUESTIONS[0], batch):
-        again = _reopened(answer.context, folder / "answered.ctx")
+        again = reopened(answer.context, folder / "answered.ctx")
         turns = (context, opened, answer.context, again)
         conversations += [(*turns, later.context) for later in ask(again, QUESTIONS[1], "single")]
     return conversations
 
 
-def _reopened(context: Context, path: Path) -> Context:
+def reopened(context: Context, path: Path) -> Context:
+    """Saved and opened, with its trace."""
     context.save(path)
     opened = context.model.open(path)
     assert context._cache.events is not None

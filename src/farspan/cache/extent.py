@@ -110,6 +110,27 @@ class Extent:
         """The same entries in another block."""
         return Extent(block, self.positions, self.offsets, shared=self.shared, bounds=(self.first, self.last))
 
+    def renumbered(self, by: int) -> Extent:
+        """The same entries, whose tokens have numbers higher by `by`; what still lies in a file stays there."""
+        if not by:
+            return self
+
+        def load() -> tuple[Block, Tensor]:
+            return self.block, self.positions + by
+
+        loaded = self._block is not None
+        positions = None if self._positions is None else self._positions + by
+        return Extent(
+            self._block,
+            self.positions + by if loaded else positions,
+            self.offsets,
+            shared=self.shared,
+            bounds=(self.first + by, self.last + by) if self.last >= self.first else (0, -1),
+            load=None if loaded else load,
+            nbytes=self._nbytes,
+            keep=self._keep,
+        )
+
     @property
     def heads(self) -> int:
         """Key-value heads Hk."""

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from farspan.cache.extent import Extent, joined
+from farspan.cache.pieces import Composed, Pieces
 from farspan.cache.tail import Tail
 
 if TYPE_CHECKING:
     from farspan.attention.pattern import Pattern
 
 SEAL_EVERY = 128  # decode tails seal in runs of this many tokens
-FEW = 4096  # pieces of token ids below this are joined, larger ones (chunks of a read) stay views
+FEW = 4096  # tensors of token ids below this are joined, larger ones (chunks of a read) stay views
 
 
 class Packer(Protocol):
@@ -64,7 +65,7 @@ class Fetched(NamedTuple):
     log_weights: tuple[Tensor, ...] | None = None
 
 
-Event = Kept | Replaced | Patterned | Fetched
+Event = Kept | Replaced | Patterned | Fetched | Composed
 
 
 @dataclass
@@ -180,14 +181,15 @@ class LayerCache:
 
 class SequenceCache:
     """All layers of one sequence, with the three numbers that must never be confused: `seen` tokens, entries held
-    (per layer and head), and `next_position`.
+    (per layer and head), and `next_position`. `pieces` says what of it was read apart.
     """
 
-    __slots__ = ("_pieces", "events", "layers", "next_position", "seen")
+    __slots__ = ("_fed", "events", "layers", "next_position", "pieces", "seen")
 
     def __init__(self, layers: list[LayerCache], *, events: Events | None = None) -> None:
         self.layers = layers
-        self._pieces: list[Tensor] = []  # int32; what was fed, in order
+        self._fed: list[Tensor] = []  # int32; in order
+        self.pieces: Pieces | None = None
         self.seen = 0
         self.next_position = 0
         self.events = events
@@ -200,19 +202,19 @@ class SequenceCache:
 
     def feed(self, ids: Tensor) -> None:
         """Note tokens [T] as seen; their entries are the layers' business."""
-        self._pieces.append(ids.to(device="cpu", dtype=torch.int32))
-        while len(self._pieces) > 1 and self._pieces[-2].numel() < min(2 * self._pieces[-1].numel(), FEW):
-            self._pieces[-2:] = [torch.cat(self._pieces[-2:])]  # answers come token by token: no piece for each
+        self._fed.append(ids.to(device="cpu", dtype=torch.int32))
+        while len(self._fed) > 1 and self._fed[-2].numel() < min(2 * self._fed[-1].numel(), FEW):
+            self._fed[-2:] = [torch.cat(self._fed[-2:])]  # answers come token by token: no tensor for each
         self.seen += ids.numel()
         self.next_position += ids.numel()
 
     def ids(self) -> Tensor:
         """[seen] int32: every token fed, in order."""
-        if not self._pieces:
+        if not self._fed:
             return torch.empty(0, dtype=torch.int32)
-        if len(self._pieces) > 1:
-            self._pieces = [torch.cat(self._pieces)]
-        return self._pieces[0]
+        if len(self._fed) > 1:
+            self._fed = [torch.cat(self._fed)]
+        return self._fed[0]
 
     @property
     def nbytes(self) -> int:
@@ -229,5 +231,6 @@ class SequenceCache:
         other = SequenceCache(
             [layer.fork() for layer in self.layers], events=self.events.fork() if self.events else None
         )
-        other._pieces, other.seen, other.next_position = [self.ids()], self.seen, self.next_position
+        other._fed, other.seen, other.next_position = [self.ids()], self.seen, self.next_position
+        other.pieces = self.pieces
         return other

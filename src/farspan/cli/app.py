@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 import farspan
-from farspan.cli import ask, bench, demo, doctor, eval, inspect, ls, plan, profile, read, report, verify
+from farspan.cli import ask, bench, compose, demo, doctor, eval, inspect, ls, plan, profile, read, report, verify
 from farspan.cli.output import OutputError, flush, is_terminal, note, style
 from farspan.cli.session import STDIN
 from farspan.errors import FarspanError
@@ -39,6 +39,7 @@ app = App(
 COMMANDS = (
     (read.read, "DOC..."),
     (ask.ask, "FILE QUESTION..."),
+    (compose.compose, "FILE..."),
     (inspect.inspect, "FILE"),
     (eval.eval, "[MODEL]"),
     (report.report, "RUN..."),

@@ -39,7 +39,7 @@ class Answering:
         room = max(1, min(SEAL_EVERY, (scorer.decode - scorer.floor) // 2))
         entries = max(scorer.floor, scorer.decode - room)
         retention = Retention.of(plan, entries, layered=False)
-        return cls(retention, scorer.decode, cache.next_position, rotations)
+        return cls(retention, scorer.decode, cache.seen, rotations)
 
     def settle(self, cache: SequenceCache, layer: LayerCache, query: Tensor, seen: int, scaling: float) -> int:
         """A layer has got new tokens, whose queries are `query` [Hq, T, D]; returns bytes in transit."""
@@ -63,7 +63,7 @@ class Answering:
         for layer in cache.layers:
             asked = self.asked.pop(layer.index, [])
             if asked and self.retention.scorer.accumulates:
-                moment = self._moment(cache, asked, asked[0], cache.next_position, scaling[layer.index], due=False)
+                moment = self._moment(cache, asked, asked[0], cache.seen, scaling[layer.index], due=False)
                 self.retention.decide(layer, moment, None)
 
     def _moment(

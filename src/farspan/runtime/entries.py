@@ -48,11 +48,12 @@ def open_counts(layer: LayerCache) -> list[int]:
 
 
 def gather(layer: LayerCache, names: Sequence[str] = ()) -> list[Held]:
-    """-> the open entries: all heads together where they hold equal numbers, else head by head. A tail alone is lent,
-    anything else is copied.
+    """-> the open entries: all heads together where they hold equal numbers in every extent, else head by head. A tail
+    alone is lent, anything else is copied.
     """
     counts = open_counts(layer)
-    groups = [slice(0, len(counts))] if len(set(counts)) == 1 else [slice(h, h + 1) for h in range(len(counts))]
+    alike = all(extent.uniform for extent in layer.extents[layer.sealed :])
+    groups = [slice(0, len(counts))] if alike else [slice(h, h + 1) for h in range(len(counts))]
     state = {name: _state_by_head(layer, name, counts) for name in names}
     return [
         Held(group.start, *_gather(layer, group), {name: torch.stack(heads[group]) for name, heads in state.items()})
@@ -75,6 +76,13 @@ def select_state(layer: LayerCache, stays: Sequence[Tensor]) -> None:
     for name in layer.state:
         stored, covered = _stored_state(layer, name, len(stays))
         layer.state[name] = torch.cat([v[mask[:n]] for v, mask, n in zip(stored, stays, covered, strict=True)])
+
+
+def whole_state(layer: LayerCache, name: str, heads: int) -> list[Tensor]:
+    """-> per head the state of all that it holds, zero where nothing was observed."""
+    stored, covered = _stored_state(layer, name, heads)
+    held = layer.held(heads)
+    return [torch.cat([s, s.new_zeros(n - c)]) for s, c, n in zip(stored, covered, held, strict=True)]
 
 
 def extent_of(held: Sequence[Held], kept: Sequence[Tensor]) -> Extent:

@@ -82,6 +82,8 @@ class Job:
     """[T] bool: which of `ids` the caller marked as something other than text."""
     kinds: Tensor | None = None
     """[V] uint8: which kind each token of the vocabulary is, for scorers that know kinds."""
+    goes_on: bool = False
+    """True where what was read before is not to be decided about again."""
 
     @property
     def total(self) -> int:
@@ -151,7 +153,7 @@ class _Read:
     def __init__(self, body: Body, job: Job) -> None:
         self.job, self.cache, layout = job, job.cache, body.layout
         self.plan = layout.settled(job.plan, job.total)
-        self.began, self.rotations = job.cache.next_position, body.rotations
+        self.began, self.rotations = job.cache.seen, body.rotations
         self.last_hidden: Tensor | None = None  # of the token before the next chunk, for scorers that go by predictions
         scorer = self.plan.get("score")
         self.packer = Packing.of(self.plan, body.rotations)
@@ -164,7 +166,7 @@ class _Read:
             entries = layout.budget(self.plan, self.plan.budget, job.total)
             self.retention = Retention.of(self.plan, entries, layout, job.total)
             for layer in self.cache.layers:
-                if layer.window is None:
+                if layer.window is None and not job.goes_on:
                     layer.sealed = 0  # appending decides anew over old and new
         minimum = self.retention.scorer.observes() if self.retention else 1
         self.chunks = equal_chunks(job.ids.numel(), self.plan.order.chunk, max(minimum, 1))
@@ -294,7 +296,7 @@ def _stream(body: Body, reads: list[_Read], tracker: _Tracker) -> None:
     for each in reads:
         for layer in each.cache.layers:
             before = layer.nbytes
-            each.seal(layer, each.cache.next_position)
+            each.seal(layer, each.cache.seen)
             tracker.meter.change(before, layer.nbytes, layer.nbytes if each.packer is not None else 0)
 
 
@@ -321,6 +323,6 @@ def _layerwise(body: Body, each: _Read, tracker: _Tracker) -> None:
             hidden[span] = body.run_layers(index, index, hidden[span], step)
             tracker.advance((row.length - row.probe) / layers)
         before = layer.nbytes
-        each.seal(layer, each.cache.next_position + each.job.ids.numel())
+        each.seal(layer, each.cache.seen + each.job.ids.numel())
         tracker.meter.change(before, layer.nbytes, layer.nbytes if each.packer is not None else 0)
     each.cache.feed(each.job.ids)

@@ -59,7 +59,7 @@ class Row:
     """Tokens already fed to this layer but not yet to the sequence (layerwise order)."""
     token_ids: Tensor | None = None
     began: int = 0
-    """Position of the first token of this turn."""
+    """Number of the first token of this turn."""
     rotations: Rotations | None = None
     nontext: Tensor | None = None
     """[seen in the end] bool: which tokens were marked as something other than text."""
@@ -70,7 +70,12 @@ class Row:
 
     @property
     def start(self) -> int:
-        """Position of the first new token."""
+        """Number of the first new token among all that the sequence has seen."""
+        return self.cache.seen + self.offset
+
+    @property
+    def position(self) -> int:
+        """Where the first new token stands; behind its number where contexts share positions (see `cache.pieces`)."""
         return self.cache.next_position + self.offset
 
     def chooses(self, layer: LayerCache) -> Chooser | None:
@@ -93,7 +98,7 @@ class Step:
     @property
     def positions(self) -> Tensor:
         """[ΣT] int64."""
-        return torch.cat([torch.arange(row.start, row.start + row.length) for row in self.rows])
+        return torch.cat([torch.arange(row.position, row.position + row.length) for row in self.rows])
 
     def layer(
         self, index: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float, pairs: Pairs | None = None

@@ -54,7 +54,7 @@ def _tensors(thing: Any) -> Iterator[Tensor]:
             yield from _tensors(each)
     elif type(thing).__module__.startswith("farspan."):
         slots = [name for cls in type(thing).__mro__ for name in getattr(cls, "__slots__", ())]
-        for name in {*slots, *getattr(thing, "__dict__", {})} - {"_pieces", "events", "prepared"}:
+        for name in {*slots, *getattr(thing, "__dict__", {})} - {"_fed", "events", "prepared"}:
             yield from _tensors(getattr(thing, name))
 
 

@@ -57,6 +57,18 @@ class TokenMap:
             raise UsageError(f"document {document.source} cannot begin at token {at}; the first free one is {free}")
         return TokenMap((*self.parts, _Part(document.source, at, tokens.spans)))
 
+    def joined(self, other: TokenMap, by: int) -> TokenMap:
+        """Return a map that also knows the documents of `other`, whose tokens stand `by` tokens further on here.
+
+        Raises:
+            UsageError: they would begin before the end of the documents mapped so far.
+        """
+        moved = tuple(_Part(part.source, part.token_start + by, part.spans) for part in other.parts)
+        free = self.parts[-1].token_end if self.parts else 0
+        if moved and moved[0].token_start < free:
+            raise UsageError(f"documents cannot begin at token {moved[0].token_start}; the first free one is {free}")
+        return TokenMap((*self.parts, *moved))
+
     def locate(self, token_index: int) -> Segment | None:
         """Return the segment of one token of the read, or None where it belongs to no document."""
         index = bisect_right(self.parts, token_index, key=lambda part: part.token_start) - 1
@@ -110,6 +122,31 @@ class TokenMap:
         if spans.shape != (used, 2):
             raise DamagedFile(f"a token map of {used} tokens has spans of shape ({used}, 2), not {spans.shape}")
         return cls(tuple(parts))
+
+
+def repeated(a: TokenMap, a_ids: Any, b: TokenMap, b_ids: Any) -> str | None:
+    """Return the source of a stretch of text that both reads hold, or None where there is none.
+
+    `a_ids` and `b_ids` are all token ids [seen] of each read. Sources of one name are the same text where the tokens of
+    the characters that both of them cover are equal.
+    """
+    for one in a.parts:
+        for other in b.parts:
+            if one.source == other.source and _same_text(one, a_ids, other, b_ids):
+                return one.source
+    return None
+
+
+def _same_text(one: _Part, one_ids: Any, other: _Part, other_ids: Any) -> bool:
+    if not len(one.spans) or not len(other.spans):
+        return False
+    start = max(int(one.spans[0, 0]), int(other.spans[0, 0]))
+    end = min(int(one.spans[-1, 1]), int(other.spans[-1, 1]))
+    stretches = []
+    for part, ids in ((one, one_ids), (other, other_ids)):
+        inside = (part.spans[:, 0] >= start) & (part.spans[:, 1] <= end)
+        stretches.append(np.asarray(ids)[part.token_start : part.token_end][inside])
+    return len(stretches[0]) > 0 and np.array_equal(*stretches)
 
 
 def _pair(numbers: Sequence[Any]) -> tuple[int, int]:
