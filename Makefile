@@ -46,11 +46,14 @@ sanitize: $(VENV)/.installed-dev ## the C++ kernels' tests under AddressSanitize
 
 bench: $(VENV)/.installed-dev ## speed beside peers, to 8k tokens; leave the machine to it, about 15 minutes
 	$(BIN)/python -m benchmarks.attention_step --lengths 4096,8192
+	$(BIN)/python -m benchmarks.prefill_patterns --lengths 8192
 	$(BIN)/python -m benchmarks.end_to_end --lengths 8192
 
-bench-all: $(VENV)/.installed-dev ## the same, further
-	$(BIN)/python -m benchmarks.attention_step --lengths 4096,32768,131072
-	$(BIN)/python -m benchmarks.end_to_end --lengths 8192,32768
+bench-all: SHELL := bash -o pipefail
+bench-all: $(VENV)/.installed-dev ## the same, further, and docs/benchmarks.md made of it
+	$(BIN)/python -m benchmarks.attention_step --lengths 4096,32768,131072 | $(BIN)/python -m benchmarks.record
+	$(BIN)/python -m benchmarks.prefill_patterns --lengths 8192,32768 | $(BIN)/python -m benchmarks.record
+	$(BIN)/python -m benchmarks.end_to_end --lengths 8192,32768 | $(BIN)/python -m benchmarks.record
 
 docs: $(VENV)/.installed-dev ## the pages that commands make: docs/methods.md, docs/tasks.md
 	$(BIN)/python -m tests.docs

@@ -1,0 +1,96 @@
+"""Keep what a benchmark printed: `python -m benchmarks.attention_step | python -m benchmarks.record`.
+
+What comes is passed on; its last line, one JSON document, goes to benchmarks/results/, a file for each benchmark,
+attention route and number of threads; and docs/benchmarks.md is made anew of all that lies there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS, PAGE = Path("benchmarks/results"), Path("docs/benchmarks.md")
+HEAD = """\
+# Benchmarks
+
+Made by `make bench-all`, on a machine that did nothing else. A ratio is the peer's time over ours: above 1 farspan is
+faster. The floor is the least time that the machine allows (bytes over bandwidth, or operations over rate), and its share
+says how near ours comes. What each row and peer is stands at the head of the script.
+"""
+AIMS: Mapping[tuple[str, str, int], float] = {
+    ("attention step", "int8", 131072): 3.0,
+    ("attention step", "int4", 131072): 4.5,
+    ("attention step", "int2", 131072): 6.0,
+    ("attention step", "bf16", 131072): 1.3,
+    ("attention step", "top 2048", 131072): 50.0,
+    ("attention step", "ragged, mean 25%", 131072): 3.7,
+    ("end_to_end", "read full", 8192): 1.0,
+    ("end_to_end", "token full", 32768): 1.3,
+    ("end_to_end", "token int4", 32768): 1.6,
+}
+"""(benchmark, row, size) -> the ratio that was aimed at."""
+
+
+def kept(document: Mapping[str, Any], folder: Path = RESULTS) -> Path:
+    """Write one result to its file."""
+    machine = document["machine"]
+    route = re.sub(r"\W+", "-", machine["attention"].split(":")[0] + "-" + _instructions(machine["attention"]))
+    name = f"{document['benchmark'].replace(' ', '_')}-{route.strip('-')}-{machine['threads']}threads.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return folder / name
+
+
+def _instructions(said: str) -> str:
+    found = re.search(r"with (\w+) instructions", said)
+    return found[1] if found else ""
+
+
+def page(folder: Path = RESULTS) -> str:
+    """All results as one page."""
+    blocks = [HEAD]
+    for file in sorted(folder.glob("*.json")):
+        document = json.loads(file.read_text(encoding="utf-8"))
+        machine = document["machine"]
+        where = f"{machine['attention']}; {machine['threads']} threads; torch {machine['torch']}"
+        blocks += [f"## {document['benchmark']}\n\n{where}", _table(document)]
+    return "\n\n".join(block.strip() for block in blocks) + "\n"
+
+
+def _table(document: Mapping[str, Any]) -> str:
+    lines = ["| | size | ratio | aim | ours | peer | floor | share of floor |", "|---|---|---|---|---|---|---|---|"]
+    for row in document["rows"]:
+        aim = AIMS.get((document["benchmark"], row["name"], row["size"]))
+        met = "" if aim is None else f"{aim:g}, {'met' if row['ratio'] >= aim else 'missed'}"
+        times = " | ".join(_seconds(row[name]) for name in ("ours", "peer", "floor"))
+        name = row["name"].replace("|", "\\|")
+        lines.append(
+            f"| {name} | {row['size']:,} | {row['ratio']:.2f} | {met} | {times} | {row['share_of_floor']:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.3g} ms"
+
+
+def main() -> None:
+    """Pass on, keep, make the page."""
+    last = ""
+    for line in sys.stdin:
+        print(line, end="", flush=True)
+        last = line if line.strip() else last
+    try:
+        document = json.loads(last)
+    except ValueError:
+        sys.exit("the last line is no JSON document: the benchmark did not end")
+    print(f"kept in {kept(document)}", file=sys.stderr)
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
