@@ -18,8 +18,8 @@ HEAD = """\
 # Benchmarks
 
 Made by `make bench-all`, on a machine that did nothing else. A ratio is the peer's time over ours: above 1 farspan is
-faster. The floor is the least time that the machine allows (bytes over bandwidth, or operations over rate), and its share
-says how near ours comes. What each row and peer is stands at the head of the script.
+faster. The floor is the least time that the machine allows (bytes over bandwidth, or operations over rate), and its
+share says how near ours comes. What each row and peer is stands at the head of the script.
 """
 AIMS: Mapping[tuple[str, str, int], float] = {
     ("attention step", "int8", 131072): 3.0,
