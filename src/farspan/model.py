@@ -22,6 +22,7 @@ from farspan.composition import compose, pieces_of, read_in_pieces
 from farspan.context import Context, ReadCost
 from farspan.errors import CapacityError, ForeignContext, OptionError, PlanDoesNotApply, UsageError
 from farspan.heads import HeadProfile
+from farspan.methods.compress._skimming import Skimmer
 from farspan.methods.compress.base import Compressor
 from farspan.methods.positions.base import Positions
 from farspan.methods.retain._profiled import Profiled
@@ -31,7 +32,7 @@ from farspan.plan import Plan
 from farspan.profiling import LENGTH, TEXTS, Hook, make_profile
 from farspan.runtime import hf_fingerprint, hf_load, hf_sampling
 from farspan.runtime.answering import Answering
-from farspan.runtime.feed import Part, joined, to_read
+from farspan.runtime.feed import Part, checked, joined, to_read
 from farspan.runtime.fetching import Fetching
 from farspan.runtime.hf import Prepared, Runtime
 from farspan.runtime.hf_cache import FarspanCache
@@ -43,6 +44,7 @@ from farspan.runtime.packing import turn_of
 from farspan.runtime.padding import side_by_side
 from farspan.runtime.positions import PositionSpec, common
 from farspan.runtime.reader import Job, ProgressHook, Report, read, stated_peak
+from farspan.runtime.skimming import check_skimmer, skim
 from farspan.runtime.step import Row
 from farspan.text import Asked, Document, TokenMap, as_documents, tokenize
 
@@ -195,6 +197,8 @@ class Model:
             if isinstance(method, Profiled):
                 method.load().belongs(self.fingerprint, self.path)
         self.layout.check(plan)
+        if isinstance(skimmer := plan.get("compress"), Skimmer):
+            check_skimmer(skimmer, self.layout)
         if (method := _method(plan)) is not None:
             self._prepared.places.check(method, self.layout)
         place = plan.get("place")
@@ -220,7 +224,11 @@ class Model:
 
     def _parts(self, documents: Documents, plan: Plan, question: str | Asked | None) -> list[Part]:
         whole = [(d, tokenize(d.text, self.tokenizer)) for d in as_documents(documents)]
-        return to_read(whole, plan, question)
+        skimmer = plan.get("compress")
+        if not isinstance(skimmer, Skimmer):
+            return to_read(whole, plan, question)
+        body = lambda tokens: self.runtime(self._positions(plan, None, tokens))  # noqa: E731
+        return skim(checked(whole), skimmer, self.prompts.prefix(), self._probe(question), body)
 
     def _probe(self, question: str | Asked | None) -> Tensor | None:
         return None if question is None else self.prompts.question(question, last=None, eos=self.eos)

@@ -27,14 +27,19 @@ class Feed(NamedTuple):
 
 def to_read(whole: list[tuple[Document, Tokens]], plan: Plan, question: str | Asked | None) -> list[Part]:
     """What of tokenised documents will be read under a plan, in order. Raises DocumentError for an empty one."""
+    compressor = plan.get("compress")
+    if compressor is None:
+        return [(i, d, t) for i, (d, t) in enumerate(checked(whole))]
+    assert isinstance(compressor, Compressor)
+    return _compressed(checked(whole), compressor, question.text if isinstance(question, Asked) else question)
+
+
+def checked(whole: list[tuple[Document, Tokens]]) -> list[tuple[Document, Tokens]]:
+    """The same; raises DocumentError for a document without tokens."""
     for document, tokens in whole:
         if not len(tokens):
             raise DocumentError(f"{document.source} holds no token to read")
-    compressor = plan.get("compress")
-    if compressor is None:
-        return [(i, d, t) for i, (d, t) in enumerate(whole)]
-    assert isinstance(compressor, Compressor)
-    return _compressed(whole, compressor, question.text if isinstance(question, Asked) else question)
+    return whole
 
 
 def joined(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from farspan.cache import block_from_tensors
 from farspan.errors import UnknownName
+from farspan.methods.compress._skimming import Skimmer
 from farspan.methods.compress.base import Compressor
 from farspan.methods.fetch.base import Fetch
 from farspan.methods.positions.base import Positions
@@ -27,6 +28,7 @@ from farspan.testing.made_up import full_heads, profiled
 from farspan.testing.patterns import check_patterns
 from farspan.testing.placing import check_stretch
 from farspan.testing.reads import Reads, allocated_bytes, need
+from farspan.testing.skimming import check_skimmer
 from farspan.text.document import Segment
 
 FAMILIES = ("retain", "store", "compress", "order", "positions", "prefill", "fetch")
@@ -56,6 +58,9 @@ def check_method(method: str | type[Method] | Method, *, models: Sequence[str] =
     with registered(*(() if _known(cls) else (cls,))):
         plan = _plan_of(given)
         _check_round_trip(plan)
+        if isinstance(given, Skimmer):
+            check_skimmer(plan.methods[0])
+            return
         if isinstance(given, Compressor):
             _check_compressor(given)
             return
