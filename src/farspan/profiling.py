@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from farspan.attention.scaling import scored
 from farspan.errors import CapacityError, OptionError
 from farspan.heads import HeadProfile
 from farspan.runtime.entries import gather
@@ -143,7 +144,7 @@ def _looks(context: Context, fact: _Fact) -> list[tuple[int, Tensor, Tensor]]:
             (held,) = gather(cache)
             layer = model.layout.layers[cache.index]
             asked = queries[cache.index][:, rows].float().unflatten(0, (layer.heads, -1))
-            scores = torch.einsum("hgnd,hmd->hgnm", asked, held.keys.float()) * layer.scaling
+            scores = scored(torch.einsum("hgnd,hmd->hgnm", asked, held.keys.float()), layer.scaling)
             later = held.positions[:, None, None] > at.to(held.positions.device)[:, None]
             found.append((cache.index, scores.masked_fill(later, -torch.inf).softmax(-1), ids[rows.start + 1 :]))
     return found

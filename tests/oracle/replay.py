@@ -123,11 +123,19 @@ def _attention(
             if isinstance(event, Replaced) and event.time == start:
                 keys, values = _replaced(keys, values, event)
         scores = torch.einsum("hgtd,hnd->hgtn", asked[:, :, start:stop], keys) * scaling
+        if kwargs.get("softcap"):
+            scores = kwargs["softcap"] * torch.tanh(scores / kwargs["softcap"])
         scores = scores + weights[:, None, start:stop]
         scores = scores.masked_fill(~visible[:, None, start:stop], -math.inf)
         if composed is not None and start >= composed.time and sliding_window is None:
             scores = weighed(scores, composed.pieces)
-        parts.append(torch.einsum("hgtn,hnd->hgtd", scores.softmax(-1), values))
+        weights_of = scores.softmax(-1)
+        if kwargs.get("s_aux") is not None:  # one more logit per query head, whose weight goes nowhere
+            sinks = (
+                kwargs["s_aux"].double().unflatten(0, scores.shape[:2])[..., None, None].expand(*scores.shape[:-1], 1)
+            )
+            weights_of = torch.cat([scores, sinks], -1).softmax(-1)[..., :-1]
+        parts.append(torch.einsum("hgtn,hnd->hgtd", weights_of, values))
     now.after[layer] = Final(keys, values, _held(events, now, layer, keys.shape[:2]))
     out = torch.cat(parts, 2).flatten(0, 1).transpose(0, 1)
     return out[None].to(query.dtype), None

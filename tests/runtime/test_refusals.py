@@ -49,13 +49,6 @@ def qwen3_next() -> Any:
     )  # fmt: skip
 
 
-def gpt_oss() -> Any:
-    return t.GptOssConfig(
-        **IDS, **SIZES, head_dim=16, num_local_experts=4, num_experts_per_tok=2,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-    )  # fmt: skip
-
-
 REFUSED = {
     "DeepSeek-V3": (deepseek, "holds latents, not keys"),
     "Mamba": (mamba, "recurrent state"),
@@ -66,8 +59,6 @@ REFUSED = {
     "Falcon": (
         lambda: t.FalconConfig(**IDS, hidden_size=64, num_hidden_layers=2, num_attention_heads=4), "ALiBi",
     ),
-    "GPT-OSS": (gpt_oss, "'s_aux'"),
-    "Gemma 2": (lambda: t.Gemma2Config(**IDS, **SIZES, head_dim=16, attn_logit_softcapping=50.0), "'softcap'"),
 }  # fmt: skip
 
 

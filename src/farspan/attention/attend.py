@@ -53,7 +53,7 @@ def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
     size = rows[0].cache.tail.values.shape[-1]
     parts, left = _native_parts(rows) if few else ([], list(_shared_extents(rows)))
     if parts and not left:
-        return native.attend(query, heads, size, scaling, parts, query.dtype)[0]
+        return native.attend(query, heads, size, scaling, parts, query.dtype, whole=True)[0]
     grouped = query.view(heads, query.shape[0] // heads, *query.shape[1:])
     merger = Merger(heads, grouped.shape[1], query.shape[1], size, query.device)
     every = slice(0, heads)
@@ -71,7 +71,7 @@ def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
             assert extent.last <= last_query, "sealed entries are older than every query"
             out, lse = partial_attention(asked, piece.keys, piece.values, scaling, None)
             merger.add(out, lse, piece.heads, tokens)
-    return merger.out.flatten(0, 1).transpose(0, 1).to(query.dtype)
+    return merger.finished(scaling, query.dtype)
 
 
 def _route(query: Tensor, row: Rows) -> tuple[bool, bool]:

@@ -83,14 +83,14 @@ def attend(query: Tensor, rows: Sequence[Rows], scaling: float, tails: Tails | N
                 for each in _with_torch(grouped, gather, tokens, scaling):
                     merger.add(*each)
     if parts and not left:
-        return native.attend(query, heads, size, scaling, parts, query.dtype)[0]
+        return native.attend(query, heads, size, scaling, parts, query.dtype, whole=True)[0]
     if parts:
         out, lse = native.attend(query, heads, size, scaling, parts, torch.float32)
         of_groups = out.transpose(0, 1).unflatten(0, (heads, -1)), lse.unflatten(0, (heads, -1))
         merger.add(*of_groups, slice(0, heads), slice(0, query.shape[1]))
     for each in left:
         merger.add(*each)
-    return merger.out.flatten(0, 1).transpose(0, 1).to(query.dtype)
+    return merger.finished(scaling, query.dtype)
 
 
 def _gathers(query: Tensor, row: Rows, scaling: float) -> Iterator[tuple[Gather, slice]]:
@@ -139,7 +139,4 @@ def _with_torch(grouped: Tensor, gather: Gather, tokens: slice, scaling: float) 
 
 def weighted(query: Tensor, keys: Tensor, values: Tensor, scaling: float, log_weights: Tensor) -> tuple[Tensor, Tensor]:
     """As `partial_attention`, with the scores of entry n in head h raised by `log_weights[h, n]`, in float32."""
-    asked = query.float() * scaling
-    asked = torch.cat([asked, asked.new_ones(*asked.shape[:-1], 1)], -1)
-    keys = torch.cat([keys.float(), log_weights.float()[..., None]], -1)
-    return naive.attend_piece(asked, keys, values, 1.0, None)
+    return naive.attend_piece(query, keys, values, scaling, None, log_weights)

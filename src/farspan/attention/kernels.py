@@ -12,6 +12,7 @@ from torch import Tensor
 
 from farspan.attention import native
 from farspan.attention.dense import naive, torch_cpu
+from farspan.attention.scaling import softcap_of
 from farspan.errors import OptionError
 
 BACKENDS = ("naive", "torch", "native")
@@ -80,7 +81,7 @@ def partial_attention(
         return out, torch.full((H, G, T), -torch.inf, device=query.device)
     query = query.to(keys.dtype)
     same_size = keys.shape[-1] == values.shape[-1]  # the flash kernel takes no other
-    if same_size and _fused(query.device.type):
+    if same_size and _fused(query.device.type, scaling):
         return torch_cpu.attend_piece(query, keys, values, scaling, visible, causal=causal)
     if causal:
         visible = torch.ones(T, T, dtype=torch.bool, device=query.device).tril()
@@ -92,11 +93,11 @@ def partial_attention(
     return torch.cat([o for o, _ in parts], dim=2), torch.cat([s for _, s in parts], dim=2)
 
 
-def seeing_mask(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
+def seeing_mask(query: Tensor, keys: Tensor, values: Tensor, scaling: float, visible: Tensor) -> Tensor:
     """`visible` [T, N] bool, in which every query sees something, as `seeing_attention` of such query [H, G, T, D],
     keys and values wants it; good for every call with the same one.
     """
-    if keys.shape[-1] != values.shape[-1] or not _fused(query.device.type):
+    if keys.shape[-1] != values.shape[-1] or not _fused(query.device.type, scaling):
         return visible
     return torch_cpu.stacked_bias(visible, query.shape[1], keys.dtype)
 
@@ -107,12 +108,14 @@ def seeing_attention(
     """As `partial_attention`, for one `mask` that many pieces share (see `seeing_mask`), or none; out may be in the
     keys' dtype.
     """
-    if keys.shape[-1] != values.shape[-1] or not _fused(query.device.type):
+    if keys.shape[-1] != values.shape[-1] or not _fused(query.device.type, scaling):
         return partial_attention(query, keys, values, scaling, mask)
     return torch_cpu.attend_stacked(query.to(keys.dtype), keys, values, scaling, mask)
 
 
-def _fused(device: str) -> bool:
+def _fused(device: str, scaling: float) -> bool:
+    if softcap_of(scaling) is not None:  # torch's kernels have none
+        return False
     chosen = backend(device)
     return chosen.name != "naive" and "torch" not in chosen.rejected
 

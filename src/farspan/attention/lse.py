@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from farspan.attention.kernels import partial_attention
+from farspan.attention.scaling import with_sinks
 from farspan.cache import LayerCache
 from farspan.cache.extent import UNPACK_ENTRIES, Piece
 
 
 def held_lse(layer: LayerCache, queries: Tensor, positions: Tensor, scaling: float) -> Tensor:
     """queries [Hq, W, D] at `positions` [W] -> [Hq, W] float32: log-sum-exp of their scores over the entries held at
-    their own position and before; -inf where there is none.
+    their own position and before, and of sinks; -inf where there is none.
     """
     pieces = list(held_pieces(layer))
     heads = max(piece.heads.stop for piece in pieces)
@@ -25,7 +26,7 @@ def held_lse(layer: LayerCache, queries: Tensor, positions: Tensor, scaling: flo
         asked = grouped[piece.heads]
         _, lse = partial_attention(asked, piece.keys, piece.values, scaling, visible.expand(asked.shape[0], -1, -1))
         out[piece.heads] = torch.logaddexp(out[piece.heads], lse)
-    return out.flatten(0, 1)
+    return with_sinks(out.flatten(0, 1), scaling)
 
 
 def held_pieces(layer: LayerCache) -> Iterator[Piece]:

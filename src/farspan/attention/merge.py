@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from farspan.attention.scaling import sunk
+
 Index = slice | Tensor
 
 
@@ -27,3 +29,7 @@ class Merger:
         mine, theirs = (old_lse - anchor).exp_()[..., None], (lse - anchor).exp_()[..., None]
         self.out[heads, :, tokens] = old_out * mine + out * theirs
         self.lse[heads, :, tokens] = both
+
+    def finished(self, scaling: float, dtype: torch.dtype) -> Tensor:
+        """-> [T, Hq, Dv] in `dtype`: all parts are there, and what sinks take is taken."""
+        return sunk(self.out, self.lse, scaling).flatten(0, 1).transpose(0, 1).to(dtype)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from farspan.attention.scaling import sinks_of, softcap_of
 from farspan.cache import Block, DenseBlock, Extent, GroupBlock
 
 KINDS = {torch.float32: 32, torch.bfloat16: 17, torch.float16: 16}
@@ -192,9 +193,17 @@ def gathered(part: Part, slots: Sequence[Tensor], log_weights: Sequence[Tensor] 
 
 
 def attend(
-    query: Tensor, heads: int, value_size: int, scaling: float, parts: Sequence[Part], dtype: torch.dtype
+    query: Tensor,
+    heads: int,
+    value_size: int,
+    scaling: float,
+    parts: Sequence[Part],
+    dtype: torch.dtype,
+    *,
+    whole: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """query [Hq, T, D] -> out [T, Hq, Dv] in `dtype` and lse [Hq, T] float32, over all parts together.
+    """query [Hq, T, D] -> out [T, Hq, Dv] in `dtype` and lse [Hq, T] float32, over all parts together; `whole` says
+    that no other part is merged with these, so that sinks take their weight here.
 
     Queries of 16 bits meet codes in integer arithmetic where the machine has it (off by less than 1e-3 of the largest
     value; bfloat16 itself rounds to 4e-3), float32 queries in float32.
@@ -207,6 +216,7 @@ def attend(
     lse = torch.empty(query_heads, tokens)
     if query.stride(-1) != 1:
         query = query.contiguous()
+    sinks = sinks_of(scaling) if whole else None
     call = Call(
         query=query.data_ptr(),
         query_head_stride=query.stride(0) * query.itemsize,
@@ -218,6 +228,8 @@ def attend(
         key_size=size,
         value_size=value_size,
         scaling=scaling,
+        softcap=softcap_of(scaling) or 0.0,
+        sinks=None if sinks is None else sinks.data_ptr(),
         out=out.data_ptr(),
         out_kind=KINDS[dtype],
         lse=lse.data_ptr(),

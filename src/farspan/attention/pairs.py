@@ -55,7 +55,7 @@ def attend_pairs(query: Tensor, rows: list[Rows], scaling: float, pairs: Pairs) 
         for piece in _pieces(row.cache):
             for out, lse in _attended(asked, piece, scaling, pairs, row.cache.index):
                 merger.add(out, lse, piece.heads, tokens)
-    return merger.out.flatten(0, 1).transpose(0, 1).to(query.dtype)
+    return merger.finished(scaling, query.dtype)
 
 
 class _Asked(NamedTuple):

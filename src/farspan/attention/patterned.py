@@ -14,6 +14,7 @@ from torch import Tensor
 
 from farspan.attention.kernels import seeing_attention, seeing_mask
 from farspan.attention.pattern import Chosen, Pattern, Sight
+from farspan.attention.scaling import sunk
 from farspan.cache import DenseBlock, Extent, LayerCache
 from farspan.cache.extent import UNPACK_ENTRIES
 
@@ -75,13 +76,16 @@ def _attend(
         situation = _situation(sight, low, edges.positions)
         if not (start and high - low + 1 == rows and torch.equal(known, situation)):
             asking = torch.arange(low, high + 1, dtype=torch.int32, device=query.device)
-            known, mask = situation, seeing_mask(asked, edges.keys, edges.values, sight.sees(asking, edges.positions))
+            sees = sight.sees(asking, edges.positions)
+            known, mask = situation, seeing_mask(asked, edges.keys, edges.values, scaling, sees)
         its, lse = seeing_attention(asked, edges.keys, edges.values, scaling, mask)
         shared = [run for part in held for run in part.at(sight.every(low, high, part.positions))]
         if shared:
             every = _joined(shared)
             other, its_lse = seeing_attention(asked, every.keys, every.values, scaling, None)
-            its = its.lerp_(other, (its_lse - lse).sigmoid_()[..., None].to(its.dtype))
+            its = its.lerp_(other, (its_lse - lse).sigmoid()[..., None].to(its.dtype))
+            lse = torch.logaddexp(lse, its_lse)
+        its = sunk(its, lse, scaling, heads)
         out[start : start + rows] = its.permute(2, 0, 1, 3)
 
 

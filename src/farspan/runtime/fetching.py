@@ -14,6 +14,7 @@ from torch import Tensor
 
 from farspan.attention import partial_attention
 from farspan.attention.fetched import Chosen, Gather
+from farspan.attention.scaling import with_sinks
 from farspan.cache import Extent, Index, LayerCache, SequenceCache, entries_at
 from farspan.cache.sequence import Fetched
 from farspan.methods.fetch.base import Asked, Candidates, Fetch, Sealed, Selection
@@ -186,7 +187,7 @@ class _Run:
                 for h, (keys, values) in enumerate(entries)
             ]
             lse = torch.logaddexp(lse, torch.cat(its))
-        return lse
+        return with_sinks(lse.flatten(0, 1), self.scaling).view_as(lse)
 
 
 def _keys(extent: Extent, heads: slice) -> Tensor:

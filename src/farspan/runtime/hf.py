@@ -10,6 +10,7 @@ cache is in use. Without one of our caches a prepared model behaves as before.
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -250,6 +251,13 @@ class _Entered(Exception):
     """Carries nothing: ends a forward once the first layer's input is known."""
 
 
+@dataclass
+class _Known(BaseModelOutputWithPastAndCrossAttentions):
+    """What a body returns, and what one with experts returns besides."""
+
+    router_logits: Any = None
+
+
 class _Given(nn.Module):
     """Stands in for a model's body: returns hidden states that are already known."""
 
@@ -260,9 +268,9 @@ class _Given(nn.Module):
     def __getattr__(self, name: str) -> Any:
         return self if name == "decoder" else super().__getattr__(name)
 
-    def forward(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPastAndCrossAttentions:
+    def forward(self, *args: Any, **kwargs: Any) -> _Known:
         """Whatever is asked, the same answer."""
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.hidden)
+        return _Known(last_hidden_state=self.hidden)
 
 
 def _with_body(model: PreTrainedModel, body: nn.Module, hidden: Tensor) -> Any:

@@ -6,6 +6,7 @@ which runs our own step with it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from farspan.attention.pairs import Pairs
+from farspan.attention.scaling import Scaling
 from farspan.cache import SequenceCache
 from farspan.errors import CapacityError, ModelNotPrepared, OptionError, UnsupportedModel
 from farspan.runtime.positions import PositionSpec
@@ -30,6 +32,9 @@ IGNORED = frozenset(  # attention keywords that change nothing here: visibility 
         *("token_type_ids", "mm_token_type_ids", "sliding_window"),
     }
 )
+
+
+HONOURED = frozenset({"softcap", "s_aux"})  # see Scaling
 
 
 class Handle:
@@ -209,6 +214,8 @@ def attention(
 ) -> tuple[Tensor, None]:
     """The attention function: our step for our handles, transformers' sdpa for anything else."""
     if not isinstance(key, Handle):
+        if any(kwargs.get(name) is not None for name in HONOURED):  # torch's kernels have neither
+            return _eager(module, query, key, value, attention_mask, scaling, sliding_window, **kwargs)
         return sdpa_attention_forward(
             module,
             query,
@@ -221,13 +228,36 @@ def attention(
             **kwargs,
         )
     for name, given in kwargs.items():
-        if given is not None and name not in IGNORED:
+        if given is not None and name not in IGNORED and name not in HONOURED:
             raise UnsupportedModel(
                 f"{type(module).__name__} passes {name!r} to attention, which changes the result and is not handled "
                 "yet; models that need it are refused"
             )
     factor = float(query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if any(kwargs.get(name) is not None for name in HONOURED):
+        factor = Scaling(factor, softcap=kwargs.get("softcap"), sinks=kwargs.get("s_aux"))
     return key.run(query, factor, sliding_window), None
+
+
+def _eager(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    seen: Tensor | None,
+    scaling: float | None,
+    window: int | None,
+    **kwargs: Any,
+) -> tuple[Tensor, Any]:
+    """The model's own plain attention, which wants a mask of numbers, and always one."""
+    if seen is None:
+        old = key.shape[2] - query.shape[2]
+        seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril(old)
+        seen = seen if window is None else seen.triu(old - window + 1)
+    if seen.dtype == torch.bool:
+        seen = torch.zeros_like(seen, dtype=query.dtype).masked_fill_(~seen, torch.finfo(query.dtype).min)
+    own = sys.modules[type(module).__module__].eager_attention_forward
+    return own(module, query, key, value, seen, scaling=scaling, sliding_window=window, **kwargs)
 
 
 running: list[FarspanCache] = []  # caches of the forwards now running, innermost last

@@ -100,10 +100,6 @@ def refuse_by_name(model: PreTrainedModel) -> None:
         reason = "its attention does not go through transformers' attention interface (ALiBi or its own code)"
     elif _recurrent(config):
         reason = "some of its layers hold recurrent state, which cannot be evicted, shared or re-read by position"
-    elif getattr(config, "attn_logit_softcapping", None):
-        reason = "it passes 'softcap' to attention (attn_logit_softcapping), which is not handled yet"
-    elif kind == "gpt_oss":
-        reason = "it passes 's_aux' to attention (learned sinks), which is not handled yet"
     if reason is not None:
         raise UnsupportedModel(f"{name} ({kind}) cannot be used: {reason}.")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from farspan.attention.lse import held_lse
+from farspan.attention.scaling import of_heads
 from farspan.cache import DenseBlock, Events, Extent, LayerCache
 from farspan.cache.lowrank import Turn
 from farspan.cache.sequence import Replaced
@@ -119,7 +120,7 @@ class Sealer:
             positions=positions,
             queries=queries,
             query_positions=asked.positions,
-            scaling=asked.scaling,
+            scaling=of_heads(asked.scaling, group, extent.heads),
             token_ids=torch.empty(0, dtype=torch.int32),
             seen=newest,
             generator=torch.Generator().manual_seed(self.layer.index * 1_000_003 + newest),

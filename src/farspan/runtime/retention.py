@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from farspan.attention.scaling import of_heads
 from farspan.cache import DenseBlock, Events, Extent, LayerCache
 from farspan.cache.sequence import Kept, Replaced
 from farspan.errors import BudgetError, PlanError
@@ -154,7 +155,7 @@ class Retention:
             positions=held.positions,
             queries=queries[held.heads].flatten(0, 1),
             query_positions=moment.query_positions,
-            scaling=moment.scaling,
+            scaling=of_heads(moment.scaling, held.heads, queries.shape[0]),
             token_ids=moment.token_ids,
             seen=moment.seen,
             began=moment.began,

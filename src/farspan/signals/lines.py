@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from farspan.attention.lse import held_lse, held_pieces
+from farspan.attention.scaling import scored
 from farspan.cache import LayerCache
 from farspan.cache.extent import Piece
 
@@ -24,7 +25,7 @@ def attention_blocks(
     heads = layer.tail.keys.shape[0]
     grouped, lse = queries.float().unflatten(0, (heads, -1)), lse.unflatten(0, (heads, -1))
     for piece in held_pieces(layer):
-        scores = torch.einsum("hgwd,hnd->hgwn", grouped[piece.heads], piece.keys.float()) * scaling
+        scores = scored(torch.einsum("hgwd,hnd->hgwn", grouped[piece.heads], piece.keys.float()), scaling)
         later = piece.positions[:, None] > positions[None, :, None]
         shares = (scores - lse[piece.heads][..., None]).exp_().mean(1)
         yield piece, shares.masked_fill_(later, 0.0)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from farspan.attention.scaling import scored, with_sinks
 from farspan.signals.observation import Observation
 
 BLOCK = 4096  # entries at a time
@@ -27,6 +28,7 @@ def _normalized_attention(o: Observation) -> Tensor:
     lse = o.lse.unflatten(0, (o.heads, -1)) if o.lse is not None else None
     if lse is None:
         lse = torch.stack([_scores(o, queries, span).logsumexp(-1) for span in spans]).logsumexp(0)
+        lse = with_sinks(lse.flatten(0, 1), o.scaling).view_as(lse)
     out = torch.empty(o.heads, o.entries, device=o.keys.device)
     for span in spans:
         mass = (_scores(o, queries, span) - lse[..., None]).exp().sum(2).mean(1)  # [H, n]
@@ -37,6 +39,6 @@ def _normalized_attention(o: Observation) -> Tensor:
 
 def _scores(o: Observation, queries: Tensor, span: slice) -> Tensor:
     """-> [H, G, W, n], -inf where an entry comes later than the query."""
-    scores = torch.einsum("hgwd,hnd->hgwn", queries, o.keys[:, span].float()) * o.scaling
+    scores = scored(torch.einsum("hgwd,hnd->hgwn", queries, o.keys[:, span].float()), o.scaling)
     later = o.positions[:, None, span] > o.query_positions[:, None]
     return scores.masked_fill_(later[:, None], -math.inf)

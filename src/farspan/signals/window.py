@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from farspan.attention.scaling import scored, with_sinks
 from farspan.signals.observation import Observation
 
 BLOCK = 4096  # entries at a time: a read's peak is its entries, not the scores of its window
@@ -44,6 +45,7 @@ def _add_attention(o: Observation, asked: slice, mass: Tensor) -> None:
     lse = _scores(o, asked, spans[0]).logsumexp(-1)
     for span in spans[1:]:
         lse = torch.logaddexp(lse, _scores(o, asked, span).logsumexp(-1))
+    lse = with_sinks(lse.flatten(0, 1), o.scaling).view_as(lse)
     for span in spans:
         mass[:, span] += _scores(o, asked, span).sub_(lse[..., None]).exp_().sum(2).mean(1)
 
@@ -51,6 +53,6 @@ def _add_attention(o: Observation, asked: slice, mass: Tensor) -> None:
 def _scores(o: Observation, asked: slice, span: slice) -> Tensor:
     """-> [H, G, W, n]: what the queries `asked` say to the entries of `span`, -inf where these come later."""
     queries = o.queries[:, asked].float().unflatten(0, (o.heads, -1))  # [H, G, W, D]
-    scores = torch.einsum("hgwd,hnd->hgwn", queries, o.keys[:, span].float()) * o.scaling
+    scores = scored(torch.einsum("hgwd,hnd->hgwn", queries, o.keys[:, span].float()), o.scaling)
     later = o.positions[:, None, span] > o.query_positions[asked, None]  # [H, W, n]
     return scores.masked_fill_(later[:, None], -math.inf)

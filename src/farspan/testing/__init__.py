@@ -5,6 +5,6 @@ It needs neither pytest nor downloads: models are tiny, random, and built on the
 
 from farspan.testing.contract import FAMILIES, check_method
 from farspan.testing.reads import allocated_bytes
-from farspan.testing.tiny import KINDS, WINDOW, tiny_model
+from farspan.testing.tiny import KINDS, SCALED, WINDOW, tiny_model
 
-__all__ = ["FAMILIES", "KINDS", "WINDOW", "allocated_bytes", "check_method", "tiny_model"]
+__all__ = ["FAMILIES", "KINDS", "SCALED", "WINDOW", "allocated_bytes", "check_method", "tiny_model"]

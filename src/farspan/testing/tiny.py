@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 KINDS = ("llama", "qwen3", "mistral", "gemma3", "phi3", "gpt2", "opt")
+SCALED = ("gemma2", "gpt_oss")  # what their scores go through besides a factor: a cap, learned sinks
 WINDOW = 24  # of the sliding layers of tiny mistral and gemma3
 
 
@@ -70,6 +71,13 @@ def _config(kind: str, layers: int, vocab_size: int, kv_heads: int) -> Any:
                 "layer_types": types,
             }
             return t.Gemma3TextConfig(**ids, **sizes, **own)
+        case "gemma2":
+            own = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": WINDOW, "attn_logit_softcapping": 3.0}
+            return t.Gemma2Config(**ids, **sizes, **own)
+        case "gpt_oss":
+            own = {"head_dim": 16, "sliding_window": WINDOW, "num_local_experts": 4, "num_experts_per_tok": 2}
+            own["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0}
+            return t.GptOssConfig(**ids, **sizes, **own)
         case "phi3":
             return t.Phi3Config(**ids, **sizes)
         case "gpt2":
@@ -78,12 +86,14 @@ def _config(kind: str, layers: int, vocab_size: int, kv_heads: int) -> Any:
             own = {"word_embed_proj_dim": 64, "max_position_embeddings": 1024}
             del sizes["intermediate_size"], sizes["num_key_value_heads"], sizes["max_position_embeddings"]
             return t.OPTConfig(**ids, **sizes, **own, ffn_dim=96)
-    raise ValueError(f"no tiny model of kind {kind!r}; kinds: {', '.join(KINDS)}")
+    raise ValueError(f"no tiny model of kind {kind!r}; kinds: {', '.join(KINDS + SCALED)}")
 
 
 def _amplify(name: str, parameter: Tensor, kind: str, config: Any) -> None:
     if "q_norm" in name or "k_norm" in name:
         parameter.add_(1.0)  # Gemma stores what is added to 1, Qwen the factor itself: doubled either way
+    elif name.endswith("sinks"):
+        parameter.normal_(1.0, 2.0, generator=torch.Generator().manual_seed(parameter.numel()))
     elif parameter.ndim < 2 or "embed" in name or "wpe" in name:
         return
     elif "qkv_proj" in name:

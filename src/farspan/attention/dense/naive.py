@@ -7,16 +7,25 @@ import math
 import torch
 from torch import Tensor
 
+from farspan.attention.scaling import scored
+
 
 def attend_piece(
-    query: Tensor, keys: Tensor, values: Tensor, scaling: float, visible: Tensor | None
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    scaling: float,
+    visible: Tensor | None,
+    log_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """softmax(scaling · q kᵀ) v and the log-sum-exp it was normalised by.
+    """softmax(scaling · q kᵀ) v and the log-sum-exp it was normalised by; `log_weights` [H, N] raise scores.
 
     query [H, G, T, D], keys [H, N, D], values [H, N, Dv], visible [T, N] or [H, T, N] bool or None for all ->
     out [H, G, T, Dv] and lse [H, G, T], both float32. A query that sees nothing gets zeros and -inf.
     """
-    scores = torch.einsum("hgtd,hnd->hgtn", query.float(), keys.float()) * scaling
+    scores = scored(torch.einsum("hgtd,hnd->hgtn", query.float(), keys.float()), scaling)
+    if log_weights is not None:
+        scores = scores + log_weights.float()[:, None, None]
     if visible is not None:
         mask = visible[None, None] if visible.ndim == 2 else visible[:, None]
         scores = scores.masked_fill(~mask, -math.inf)
