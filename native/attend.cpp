@@ -192,8 +192,7 @@ struct Work {
 
     void soften(int64_t at, int n) {
         float cap = job.call->softcap;
-        for (int r = 0; cap > 0 && r < item.rows; r++)
-            for (int i = 0; i < n; i++) s[r * FS_TILE + i] = cap * std::tanh(s[r * FS_TILE + i] / cap);
+        if (cap > 0) tiles->cap_scores(s, item.rows, n, cap);
         for (int r = 0; log_weights && r < item.rows; r++)
             for (int i = 0; i < n; i++) s[r * FS_TILE + i] += log_weights[at + i];
     }

@@ -62,6 +62,7 @@ typedef struct {
                          const uint16_t *low, int groups, int group, int n, float *acc);
     void (*unpack)(int bits, const uint8_t *codes, int size, const uint16_t *scale, const uint16_t *low, int group,
                    float *to);
+    void (*cap_scores)(float *s, int rows, int n, float cap);
     void (*softmax)(float *s, int rows, int n, float *best, float *sum, float *acc, int size);
     // In integers where that is faster, to 1/65,000 of the largest number in a row; NULL where it is not to be had. Sums
     // of values then stand in an order of their own until finish_codes.

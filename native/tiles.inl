@@ -96,6 +96,18 @@ static void softmax(float *s, int rows, int n, float *best, float *sum, float *a
     }
 }
 
+// s = cap tanh(s / cap), by tanh x = (1 - e^-2x) / (1 + e^-2x) for x >= 0; off by a few 1e-8 of cap.
+static void cap_scores(float *s, int rows, int n, float cap) {
+    for (int r = 0; r < rows; r++) {
+        float *row = s + r * FS_TILE;
+        for (int i = 0; i < n; i += 16)
+            for (int j = 0; j < 16; j++) {
+                float x = row[i + j] / cap, e = exp_negative(-2 * __builtin_fabsf(x));
+                row[i + j] = cap * __builtin_copysignf((1 - e) / (1 + e), x);
+            }
+    }
+}
+
 static void dot_rows(const float *q, int rows, int size, const float *key, float *s, int i) {
     for (int r = 0; r < rows; r++) {
         float lanes[16] = {0}, total = 0;

@@ -8,7 +8,7 @@ namespace {
 }
 FS_TARGET_END
 extern "C" const FsTiles fs_tiles_avx2 = {"avx2", plain_scores_dense, plain_values_dense, plain_scores_codes, plain_values_codes,
-                                     plain_unpack, softmax, 0, 0, 0};
+                                     plain_unpack, cap_scores, softmax, 0, 0, 0};
 #else
-extern "C" const FsTiles fs_tiles_avx2 = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+extern "C" const FsTiles fs_tiles_avx2 = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
 #endif

@@ -535,7 +535,7 @@ void finish_codes(int bits, float *acc, int rows, int size, int groups, int grou
 } // namespace
 FS_TARGET_END
 extern "C" const FsTiles fs_tiles_avx512 = {"avx512", scores_dense, values_dense, plain_scores_codes, plain_values_codes,
-                                     plain_unpack, softmax_wide, scores_codes,       values_codes,       finish_codes};
+                                     plain_unpack, cap_scores, softmax_wide, scores_codes,       values_codes,       finish_codes};
 #else
-extern "C" const FsTiles fs_tiles_avx512 = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+extern "C" const FsTiles fs_tiles_avx512 = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
 #endif

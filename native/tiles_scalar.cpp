@@ -4,4 +4,4 @@ namespace {
 #include "tiles.inl"
 }
 extern "C" const FsTiles fs_tiles_scalar = {"scalar", plain_scores_dense, plain_values_dense, plain_scores_codes, plain_values_codes,
-                                     plain_unpack, softmax, 0, 0, 0};
+                                     plain_unpack, cap_scores, softmax, 0, 0, 0};

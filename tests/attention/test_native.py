@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from farspan.attention import Rows, attend, native
+from farspan.attention.scaling import Scaling
 from farspan.cache import DenseBlock, Extent, GroupBlock, LayerCache
 
 LIBRARY = native.library()[0]
@@ -259,3 +260,21 @@ def test_a_packed_batch_is_its_sequences_alone_to_the_bit(kind: torch.dtype):
     for row in rows:
         alone = attend(query[:, row.start : row.start + row.length], [row._replace(start=0)], 0.2)
         assert torch.equal(together[row.start : row.start + row.length], alone)
+
+
+@pytest.mark.parametrize("kind", [32, 17, 8])
+def test_scores_are_capped_and_sinks_take_weight_once(instructions: str, kind: int):
+    problem = made(kind, 2, 3, 2, (70, 150), 24, 16, 5, spread=6.0)
+    cap, sinks = 4.0, torch.tensor([0.5, -3.0, 2.0, -math.inf, 9.0, 0.0])
+    parts, scaling = [problem.part()], Scaling(problem.scaling, softcap=cap, sinks=sinks)
+    want, lse = torch.zeros(2, 6, 16, dtype=torch.float64), torch.zeros(6, 2, dtype=torch.float64)
+    for head in range(6):
+        keys, values = (x.double() for x in problem.held[head // 3])
+        scores = cap * torch.tanh(problem.query[head].double() @ keys.T * problem.scaling / cap)
+        lse[head] = torch.logaddexp(scores.logsumexp(-1), sinks[head].double())
+        want[:, head] = (scores - lse[head, :, None]).exp() @ values
+    got = native.attend(problem.query, 2, 16, scaling, parts, torch.float32, whole=True)
+    torch.testing.assert_close(got[0].double(), want, atol=1e-3 if kind == 8 else 1e-5, rtol=1e-3)
+    torch.testing.assert_close(got[1].double(), lse, atol=2e-3 if kind == 8 else 1e-5, rtol=1e-3)
+    partial = native.attend(problem.query, 2, 16, scaling, parts, torch.float32)[1].double()
+    torch.testing.assert_close(torch.logaddexp(partial, sinks.double()[:, None]), got[1].double())
