@@ -11,6 +11,7 @@ import pytest
 
 import farspan
 from farspan import heads, plan_toml
+from farspan.artefacts import checksum
 from farspan.errors import PlanDoesNotApply, PlanError, ProfileError, StorageError
 from farspan.heads import HeadProfile
 from farspan.model import Model
@@ -118,7 +119,7 @@ def test_a_table_that_is_none_is_refused_whatever_its_checksum(saved: Path) -> N
         with pytest.raises(ProfileError, match="the scores"):
             replace(profile, scores=scores)
     content = {"model": "x", "fingerprint": {}, "made": {}, "layers": [0]}
-    full = {"kind": heads.KIND, "format": 1, "checksum": heads._checksum(content), **content}
+    full = {"kind": heads.FILE.mark, "format": 1, "checksum": checksum(content), **content}
     saved.write_text(json.dumps(full))
     with pytest.raises(ProfileError, match="no head profile that this farspan reads"):
         heads.load(str(saved))

@@ -37,7 +37,7 @@ class PlanDoesNotApply(PlanError):
 
 
 class ProfileError(PlanError):
-    """A head profile that a plan names is missing, damaged, or not the one that was meant."""
+    """An artefact that a plan names (head profile, searched factors) is missing, damaged, or not the one meant."""
 
 
 class DocumentError(UsageError):

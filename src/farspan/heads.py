@@ -7,26 +7,23 @@ time it is needed is an error. Contexts that were read with a profile open and a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from farspan.errors import PlanDoesNotApply, ProfileError, StorageError, did_you_mean
+from farspan.artefacts import DIGITS, Kind, checksum, is_pinned, unpinned
+from farspan.errors import PlanDoesNotApply, ProfileError
 
-KIND = "farspan head profile"
-FORMAT = 1
 SUFFIX = ".heads"
 SHIPPED = "reference"  # the name of the embedded model's profile, which needs no file
-DIGITS = 16
 SCORES = ("retrieval", "reasoning", "spread")
 
 _HOW = "Make one with: farspan profile MODEL -o model.heads"
+FILE = Kind(mark="farspan head profile", name="head profile", suffix=SUFFIX, version=1, how=_HOW)
 _PLACE = Path(__file__).parent / "reference" / ("model" + SUFFIX)
 _known: dict[str, HeadProfile] = {}  # by digest: what was read once need not be there for ever
 
@@ -64,7 +61,7 @@ class HeadProfile:
     @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits of what it says: how plans know it."""
-        return _checksum(_content(self))[:DIGITS]
+        return checksum(_content(self))[:DIGITS]
 
     def row(self, name: str, layer: int) -> tuple[float, ...]:
         """One score of each head of a layer."""
@@ -89,16 +86,7 @@ class HeadProfile:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it, whole or not at all; raises StorageError."""
-        content, target = _content(self), Path(path)
-        text = json.dumps({"kind": KIND, "format": FORMAT, "checksum": _checksum(content), **content}, indent=1)
-        beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        try:
-            beside.write_text(text + "\n", encoding="utf-8")
-            os.replace(beside, target)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise StorageError(f"{target} could not be written: {error.strerror}") from error
-        return target
+        return FILE.write(_content(self), path)
 
 
 def load(name: str) -> HeadProfile:
@@ -106,22 +94,19 @@ def load(name: str) -> HeadProfile:
 
     Raises ProfileError: missing, damaged, newer than this farspan, no profile, or not the one that was pinned.
     """
-    path, _, pin = name.rpartition("#") if _pinned(name) else (name, "", "")
+    path, pin = unpinned(name)
     if pin in _known:
         return _known[pin]
     profile = _read(_PLACE if path == SHIPPED else Path(path).expanduser())
     if pin and profile.digest != pin:
-        raise ProfileError(
-            f"{path} is not the head profile that this plan names: it is #{profile.digest} and was #{pin}. "
-            "Put that file back, or name the new one in a plan of its own"
-        )
+        raise FILE.not_the_one(path, profile.digest, pin)
     _known[profile.digest] = profile
     return profile
 
 
 def pinned(name: str) -> str:
     """The name as a plan keeps it: an absolute path and what the file says now. Raises ProfileError."""
-    if name == SHIPPED or _pinned(name):
+    if name == SHIPPED or is_pinned(name):
         return name
     path = os.path.abspath(os.path.expanduser(name))
     return f"{path}#{load(path).digest}"
@@ -129,38 +114,11 @@ def pinned(name: str) -> str:
 
 def digest(name: str) -> str:
     """What of a profile's name enters a plan's hash: its content, wherever it lies."""
-    return name.rpartition("#")[2] if _pinned(name) else load(name).digest
-
-
-def is_profile(path: Path) -> bool:
-    """Whether the file is a head profile, damaged or not, or holds nothing."""
-    with path.open("rb") as file:
-        head = file.read(200)
-    return not head or KIND.encode() in head
-
-
-def _pinned(name: str) -> bool:
-    path, hash_, digits = name.rpartition("#")
-    return bool(path and hash_) and len(digits) == DIGITS and not digits.strip("0123456789abcdef")
+    return unpinned(name)[1] or load(name).digest
 
 
 def _read(path: Path) -> HeadProfile:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        near = [str(p) for p in path.parent.glob("*" + SUFFIX)] if path.parent.is_dir() else []
-        raise ProfileError(f"there is no head profile {path}.{did_you_mean(str(path), near)} {_HOW}") from None
-    except OSError as error:
-        raise ProfileError(f"the head profile {path} cannot be read: {error.strerror}") from error
-    except ValueError:
-        raise ProfileError(f"{path} is no head profile, or a damaged one. {_HOW}") from None
-    if not isinstance(data, dict) or data.get("kind") != KIND:
-        raise ProfileError(f"{path} is no head profile. {_HOW}")
-    if data.get("format") != FORMAT:
-        raise ProfileError(f"{path} has format {data.get('format')!r}, and this farspan reads {FORMAT}: update farspan")
-    content = {name: value for name, value in data.items() if name not in ("kind", "format", "checksum")}
-    if _checksum(content) != data.get("checksum"):
-        raise ProfileError(f"{path} is damaged: its checksum is not that of its content. {_HOW}")
+    content = FILE.read(path)
     try:
         return HeadProfile(
             model=content["model"],
@@ -175,11 +133,6 @@ def _read(path: Path) -> HeadProfile:
 
 def _content(profile: HeadProfile) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(profile)))
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode("ascii"), digest_size=16).hexdigest()
 
 
 def _counted(heads: Mapping[int, int]) -> str:

@@ -9,10 +9,10 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib import import_module
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from farspan import heads
 from farspan.budget import Budget
 from farspan.errors import PlanError, UnknownName, UsageError, did_you_mean
 from farspan.registry import Method, Parameter, find, names, parameters, unknown
@@ -123,7 +123,8 @@ def typed(method: Method) -> Method:
             changed[parameter.name] = converted
     for name in method.artefacts:
         value = changed.get(name, getattr(method, name))
-        if (kept := naming(method.name, heads.pinned, value)) != value:
+        pinned = import_module(method.artefact_module).pinned
+        if (kept := naming(method.name, pinned, value)) != value:
             changed[name] = kept
     return replace(method, **changed) if changed else method
 

@@ -12,7 +12,7 @@ from hashlib import sha256
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from farspan import heads, method_values
+from farspan import method_values
 from farspan.budget import Budget
 from farspan.errors import PlanError, did_you_mean
 from farspan.method_values import BUDGET_FORMS, DEFAULT
@@ -97,8 +97,10 @@ class Plan:
         """Sixteen hexadecimal digits that name this plan, the same in every process; of an artefact, its content."""
         named = self.to_json()
         for entry in named["methods"]:
-            for name in find(entry["name"]).artefacts:
-                entry["parameters"][name] = heads.digest(entry["parameters"][name])
+            method = find(entry["name"])
+            for name in method.artefacts:
+                digest = import_module(method.artefact_module).digest
+                entry["parameters"][name] = digest(entry["parameters"][name])
         canonical = json.dumps(named, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return sha256(canonical.encode("ascii")).hexdigest()[:16]
 

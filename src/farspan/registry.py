@@ -60,6 +60,8 @@ class Method:
     default_scorer: ClassVar[str | None] = None
     artefacts: ClassVar[tuple[str, ...]] = ()
     """Which parameters name saved artefacts (head profiles): plans keep and hash what those say, not where they lie."""
+    artefact_module: ClassVar[str] = "farspan.heads"
+    """What knows these artefacts: its `pinned(name)` and `digest(name)` say how plans keep and hash them."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

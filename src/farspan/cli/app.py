@@ -13,7 +13,22 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 import farspan
-from farspan.cli import ask, bench, compose, demo, doctor, eval, inspect, ls, plan, profile, read, report, verify
+from farspan.cli import (
+    ask,
+    bench,
+    compose,
+    demo,
+    doctor,
+    eval,
+    inspect,
+    ls,
+    plan,
+    profile,
+    read,
+    report,
+    search_positions,
+    verify,
+)
 from farspan.cli.output import OutputError, flush, is_terminal, note, style
 from farspan.cli.session import STDIN
 from farspan.errors import FarspanError
@@ -45,6 +60,7 @@ COMMANDS = (
     (report.report, "RUN..."),
     (bench.bench, "[MODEL]"),
     (profile.profile, "[MODEL]"),
+    (search_positions.search_positions, "[MODEL]"),
     (ls.ls, "[KIND]"),
     (plan.plan, "PLAN"),
     (doctor.doctor, ""),
@@ -52,7 +68,7 @@ COMMANDS = (
     (demo.demo, ""),
 )
 for place, (command, arguments) in enumerate(COMMANDS):
-    usage = " ".join(filter(None, ("Usage: farspan", command.__name__, arguments, "[OPTIONS]")))
+    usage = " ".join(filter(None, ("Usage: farspan", command.__name__.replace("_", "-"), arguments, "[OPTIONS]")))
     app.command(command, usage=usage, help_epilogue="", sort_key=place)
 
 

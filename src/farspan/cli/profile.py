@@ -10,8 +10,8 @@ from cyclopts import Parameter
 
 from farspan.cli.output import emit, rows, say, seconds_text
 from farspan.cli.progress import ProfileProgress
-from farspan.cli.session import checked_profile, load_model
-from farspan.heads import SUFFIX
+from farspan.cli.session import checked_artefact, load_model
+from farspan.heads import FILE
 
 if TYPE_CHECKING:
     from farspan.heads import HeadProfile
@@ -57,7 +57,7 @@ def profile(
     quiet
         Only warnings and errors.
     """
-    target = checked_profile(output or Path("model" + SUFFIX))
+    target = checked_artefact(output or Path("model" + FILE.suffix), FILE)
     began = time.perf_counter()
     given = {name: value for name, value in (("length", length), ("texts", texts)) if value is not None}
     with ProfileProgress(quiet=quiet) as progress:

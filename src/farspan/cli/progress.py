@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from farspan.measure.run import RunProgress
     from farspan.runtime.reader import Progress
+    from farspan.searching import Progress as SearchState
 
 EVAL_LINE_EVERY = 15.0
 LINE_EVERY = 5.0  # seconds between plain lines; a short read has none
@@ -73,6 +74,15 @@ class ProfileProgress(_Shown):
     def update(self, done: int, total: int) -> None:
         """Called after every text."""
         self.show("probing", done, total, f"{done} of {total} texts")
+
+
+class SearchProgress(_Shown):
+    """Its `update` is the hook of `search_positions`."""
+
+    def update(self, progress: SearchState) -> None:
+        """Called after every judgement."""
+        facts = f"{progress.done} of at most {progress.total} judged, best perplexity {progress.best:.2f}"
+        self.show("searching", progress.done, progress.total, facts)
 
 
 class BenchProgress(_Shown):

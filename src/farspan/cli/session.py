@@ -13,6 +13,7 @@ from farspan.errors import StorageError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from farspan import Model
+    from farspan.artefacts import Kind
 
 SUFFIX = ".ctx"
 STDIN = "<stdin>"  # what a lone - on the command line becomes
@@ -76,15 +77,15 @@ def _checked_place(path: Path, name: str = "book" + SUFFIX) -> None:
         raise StorageError(f"{folder} may not be written to; name another place with -o")
 
 
-def checked_profile(path: Path) -> Path:
-    """The path, if a head profile may be written there; said before minutes of probing. Raises as `checked_output`."""
-    from farspan.heads import is_profile
-
+def checked_artefact(path: Path, kind: Kind) -> Path:
+    """The path, if an artefact of that kind may be written there; said before minutes of making it. Raises as
+    `checked_output`.
+    """
     if str(path) == STDIN:
-        raise UsageError("a head profile is named by plans, so it cannot go to standard output; name a file with -o")
-    _checked_place(path, "model.heads")
-    if path.exists() and not is_profile(path):
-        raise UsageError(f"{path} exists and is no head profile; it would be lost. Name another file with -o")
+        raise UsageError(f"a {kind.name} is named by plans, so it cannot go to standard output; name a file with -o")
+    _checked_place(path, "model" + kind.suffix)
+    if path.exists() and not kind.is_one(path):
+        raise UsageError(f"{path} exists and is no {kind.name}; it would be lost. Name another file with -o")
     return path
 
 

@@ -68,21 +68,21 @@ class RotaryPositions:
         self.check(method, layout)
         factor = method.needed(length, self.trained_length)
         trained = self.trained_length or round(length / factor)
-        placement = decide(method, self._ropes(trained, layout), trained, factor)
+        placement = decide(method, self.ropes(trained, layout), trained, factor)
         reach = length if method.given else max(length, trained)
-        return self._placed(placement, reach, bound=not method.given)
+        return self.at(placement, reach, bound=not method.given)
 
     def restored(self, described: Mapping[str, Any]) -> PositionSpec:
         """The positions of a context that was saved, from what its file says of them."""
         if (kept := described.get("placement")) is None:
             return self.own(described["length"])
-        return self._placed(Placement.from_json(kept), described["length"], bound=described["bound"])
+        return self.at(Placement.from_json(kept), described["length"], bound=described["bound"])
 
     def check(self, method: Positions, layout: ModelLayout) -> None:
         """Raise PlanDoesNotApply for a positions method that this model gives nothing to act on."""
         reason = self._missing(method, layout)
         if reason is None:
-            ropes = self._ropes(self.trained_length or 1, layout).values()
+            ropes = self.ropes(self.trained_length or 1, layout).values()
             reason = next(filter(None, (method.applies(rope, self.trained_length) for rope in ropes)), None)
         if reason is not None:
             raise PlanDoesNotApply(f"{method.name} does not apply: {reason}")
@@ -100,14 +100,15 @@ class RotaryPositions:
             return f"this model does not say how long its training texts were{hint}"
         return None
 
-    def _ropes(self, trained: int, layout: ModelLayout) -> dict[str, Rope]:
+    def ropes(self, trained: int, layout: ModelLayout) -> dict[str, Rope]:
         """What full-attention layers turn by at the trained length, by layer type where types differ."""
         fixed, _ = fixed_copy(self.modules[0], trained, ROPE_INIT_FUNCTIONS)
         full = [index for index, layer in enumerate(layout.layers) if layer.window is None]
         types = dict.fromkeys(self.layer_type(index) for index in full)
         return ropes_of(fixed, {each or "": each for each in types})
 
-    def _placed(self, placement: Placement, length: int, *, bound: bool) -> PositionSpec:
+    def at(self, placement: Placement, length: int, *, bound: bool = False) -> PositionSpec:
+        """Positions as a placement has them, for up to `length` tokens."""
         trained = self.trained_length or length
         copies = (fixed_copy(module, trained, ROPE_INIT_FUNCTIONS)[0] for module in self.modules)
         modules = tuple(placed(fixed, placement) for fixed in copies)

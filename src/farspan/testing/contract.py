@@ -24,7 +24,7 @@ from farspan.plan import Plan
 from farspan.registry import Method, find, registered
 from farspan.signals import Observation
 from farspan.testing.fetching import FetchReads, check_selecting
-from farspan.testing.made_up import full_heads, profiled
+from farspan.testing.made_up import example, full_heads, profiled
 from farspan.testing.patterns import check_patterns
 from farspan.testing.placing import check_stretch
 from farspan.testing.reads import Reads, allocated_bytes, need
@@ -50,7 +50,7 @@ def check_method(method: str | type[Method] | Method, *, models: Sequence[str] =
     cls = find(method) if isinstance(method, str) else method if isinstance(method, type) else type(method)
     _check_class(cls)
     need(cls.family in FAMILIES, f"the family {cls.family!r} has no contract test yet; families: {', '.join(FAMILIES)}")
-    given = method if isinstance(method, Method) else cls()
+    given = method if isinstance(method, Method) else example(cls)
     if isinstance(given, Store) and len(given.candidates()) > 1:  # what it chooses is checked as what it is
         for candidate in filter(None, given.candidates()):
             check_method(candidate, models=models)

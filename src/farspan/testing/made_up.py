@@ -1,4 +1,4 @@
-"""Head profiles of models that have none: random scores for as many heads as a test has."""
+"""Artefacts of models that have none: random head profiles and rope factors that fit what a test has."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
+from farspan import ropes
 from farspan.heads import SCORES, SUFFIX, HeadProfile
+from farspan.methods.positions.longrope import Longrope
 from farspan.methods.retain._profiled import Profiled
 from farspan.registry import Method
+from farspan.ropes import RopeFactors
 from farspan.runtime.hf_inspect import prepare_model
 from farspan.testing.tiny import tiny_model
 
@@ -35,6 +38,23 @@ def profiled(method: M, heads: Mapping[int, int]) -> Iterator[M]:
     with TemporaryDirectory() as folder:
         file = made_up_profile(heads).save(Path(folder) / ("made-up" + SUFFIX))
         yield dataclasses.replace(method, profile=str(file))
+
+
+def example(cls: type[M]) -> M:
+    """A method of that class with its defaults; one that goes by rope factors has some made up for a tiny model."""
+    if not issubclass(cls, Longrope):
+        return cls()
+    with TemporaryDirectory() as folder:
+        made = made_up_factors(8).save(Path(folder) / ("made-up" + ropes.SUFFIX))
+        return cls(factors=ropes.pinned(str(made)))  # known by its content from now on
+
+
+def made_up_factors(pairs: int, fingerprint: Mapping[str, str] | None = None) -> RopeFactors:
+    """Factors from 1 to 3, the same for the same number of pairs."""
+    factors = tuple(1 + round(2 * i / max(1, pairs - 1), 2) for i in range(pairs))
+    return RopeFactors(
+        model="made up", fingerprint=fingerprint or {}, trained=128, length=512, factors=factors, unscaled=5
+    )
 
 
 def full_heads(kind: str) -> dict[int, int]:
