@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-all lint docs wheel sanitize clean bench bench-all
+.PHONY: help install install-dev demo test test-all test-triton lint docs wheel sanitize clean bench bench-all
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -27,6 +27,10 @@ test: $(VENV)/.installed-dev ## the tests that every change runs
 
 test-all: $(VENV)/.installed-dev ## every test, the slow ones included
 	$(PYTEST) -m "" $(ARGS)
+
+test-triton: $(VENV)/.installed-dev ## Triton's kernels in its interpreter; installs the extra gpu (1 GB)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gpu]"
+	TRITON_INTERPRET=1 $(PYTEST) -m "" tests/attention/test_triton.py $(ARGS)
 
 lint: $(VENV)/.installed-dev ## style, format, types, layers
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from farspan.attention import Merger, backend, kernels, partial_attention
+from farspan.attention import Merger, backend, kernels, partial_attention, triton
 from farspan.cache import Tail
 from farspan.errors import OptionError
 
@@ -20,7 +20,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 pytestmark = pytest.mark.usefixtures("poisoned")
 
 
-@pytest.fixture(params=kernels.BACKENDS)
+@pytest.fixture(params=[name for name in kernels.BACKENDS if name != "triton"])  # interpreted: test_triton.py, slowly
 def route(request, monkeypatch):
     """Each route in turn, forced as a person would force it."""
     monkeypatch.setenv("FARSPAN_KERNELS", request.param)
@@ -209,3 +209,49 @@ def test_an_unknown_route_is_refused(monkeypatch):
     with pytest.raises(OptionError, match="naive, torch"):
         backend("cpu")
     backend.cache_clear()
+
+
+@pytest.fixture
+def fresh():
+    """Choices made anew, and forgotten afterwards."""
+    backend.cache_clear()
+    yield
+    backend.cache_clear()
+
+
+def found(name: str) -> object | None:
+    return object() if name == "triton" else None
+
+
+def test_a_gpu_gets_triton_where_it_is_installed(fresh, monkeypatch):
+    monkeypatch.setattr(triton, "find_spec", found)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    assert backend("cuda").name == "triton" and "torch" in backend("cuda").rejected
+
+
+def test_without_triton_a_gpu_is_told_what_to_install(fresh, monkeypatch, caplog):
+    monkeypatch.setattr(triton, "find_spec", lambda name: None)
+    with caplog.at_level("INFO", "farspan"):
+        chosen = backend("cuda")
+    assert chosen.name == "naive" and "pip install 'farspan[gpu]'" in chosen.rejected["triton"]
+    assert "no triton: triton is not installed" in caplog.text
+
+
+def test_a_gpu_too_old_for_triton_is_told_so(fresh, monkeypatch):
+    monkeypatch.setattr(triton, "find_spec", found)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert "7.5 is below 8.0" in backend("cuda").rejected["triton"]
+
+
+def test_a_cpu_never_goes_by_triton_unless_forced_to_interpret_it(fresh, monkeypatch):
+    monkeypatch.setattr(triton, "find_spec", found)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert backend("cpu").name != "triton" and backend("mps").name == "naive"
+    monkeypatch.setenv("FARSPAN_KERNELS", "triton")
+    backend.cache_clear()
+    assert backend("cpu").name == "triton"
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    backend.cache_clear()
+    with pytest.raises(OptionError, match="TRITON_INTERPRET=1"):
+        backend("cpu")

@@ -3,18 +3,16 @@
 import math
 import os
 import signal
-from dataclasses import dataclass
-from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from farspan.attention import Rows, attend, native
 from farspan.attention.scaling import Scaling
-from farspan.cache import DenseBlock, Extent, GroupBlock, LayerCache
+from farspan.cache import LayerCache
+from tests.attention.problems import Problem, agree, defined, made, problems
 
 LIBRARY = native.library()[0]
 pytestmark = [
@@ -22,7 +20,6 @@ pytestmark = [
     pytest.mark.usefixtures("poisoned"),
 ]
 SETS = LIBRARY.fs_instruction_sets().decode().split() if LIBRARY is not None else []
-DTYPES = {17: torch.bfloat16, 16: torch.float16}
 
 
 @pytest.fixture(params=SETS)
@@ -33,127 +30,36 @@ def instructions(request):
     LIBRARY.fs_force(None)
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Queries [H*G, T, D], and what each head holds as (keys, values) after packing."""
-
-    query: Tensor
-    extent: Extent
-    held: list[tuple[Tensor, Tensor]]
-    scaling: float
-
-    @property
-    def heads(self) -> int:
-        return len(self.held)
-
-    @property
-    def value_size(self) -> int:
-        return self.held[0][1].shape[-1]
-
-    def part(self) -> native.Part:
-        known = native.part_of(self.extent)
-        assert known is not None
-        return native.seen_by(known, slice(0, self.query.shape[1]))
-
-    def run(self, *parts: native.Part, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        return native.attend(self.query, self.heads, self.value_size, self.scaling, parts or [self.part()], dtype)
+def part_of(problem: Problem) -> native.Part:
+    known = native.part_of(problem.extent)
+    assert known is not None
+    return native.seen_by(known, slice(0, problem.query.shape[1]))
 
 
-def made(
-    kind: int,
-    heads: int,
-    group: int,
-    tokens: int,
-    counts: tuple[int, ...],
-    size: int,
-    value_size: int,
-    seed: int,
-    *,
-    spread: float = 1.0,
-    entry_group: int = 32,
-    query_dtype: torch.dtype | None = None,
-) -> Problem:
-    g = torch.Generator().manual_seed(seed)
-    dtype = DTYPES.get(kind, torch.float32)
-    keys = (torch.randn(sum(counts), size, generator=g) * spread).to(dtype)
-    values = torch.randn(sum(counts), value_size, generator=g).to(dtype)
-    query = torch.randn(heads * group, tokens, size, generator=g).to(query_dtype or dtype)
-    if kind > 8:
-        block = DenseBlock(keys, values)
-    else:
-        value_group = None if kind == 8 else entry_group
-        block = GroupBlock.pack(keys, values, counts, entry_group, bits=kind, value_group=value_group)
-    offsets = [0]
-    for count in counts:
-        offsets.append(offsets[-1] + count)
-    positions = torch.cat([torch.arange(c, dtype=torch.int32) for c in counts])
-    extent = Extent(block, positions, tuple(offsets), shared=False)
-    whole = block.unpack(0, sum(counts))
-    held = [(whole[0][a:b], whole[1][a:b]) for a, b in pairwise(offsets)]
-    return Problem(query, extent, held, size**-0.5)
-
-
-def defined(problem: Problem, visible: Tensor | None = None, log_weights: list[Tensor] | None = None):
-    """The definition in float64 -> out [T, Hq, Dv], lse [Hq, T]."""
-    heads, tokens = problem.query.shape[0], problem.query.shape[1]
-    group = heads // problem.heads
-    out = torch.zeros(tokens, heads, problem.value_size, dtype=torch.float64)
-    lse = torch.full((heads, tokens), -math.inf, dtype=torch.float64)
-    for q in range(heads):
-        keys, values = (x.double() for x in problem.held[q // group])
-        scores = problem.query[q].double() @ keys.T * problem.scaling
-        if log_weights is not None:
-            scores = scores + log_weights[q // group].double()
-        if visible is not None:
-            scores = scores.masked_fill(~visible, -math.inf)
-        lse[q] = scores.logsumexp(-1) if keys.shape[0] else -math.inf
-        seen = lse[q] > -math.inf
-        out[seen, q] = scores[seen].softmax(-1) @ values
-    return out, lse
-
-
-def agree(got, want, tolerance: float) -> None:
-    out, lse = got[0].double(), got[1].double()
-    assert torch.equal(lse == -math.inf, want[1] == -math.inf)
-    torch.testing.assert_close(out, want[0], atol=tolerance, rtol=tolerance)
-    seen = want[1] > -math.inf
-    torch.testing.assert_close(lse[seen], want[1][seen], atol=5 * tolerance, rtol=tolerance)
-
-
-@st.composite
-def problems(draw, kinds=(32, 17, 16, 8, 4, 2)):
-    kind, heads = draw(st.sampled_from(kinds)), draw(st.integers(1, 3))
-    group, tokens = draw(st.integers(1, 5)), draw(st.integers(1, 9))
-    longest = draw(st.sampled_from([1, 3, 31, 130, 1100]))
-    counts = tuple(draw(st.integers(0, longest)) for _ in range(heads))
-    if sum(counts) == 0:
-        counts = (1, *counts[1:])
-    size, value_size = draw(st.sampled_from([8, 16, 24, 40, 64, 80, 128])), draw(st.sampled_from([8, 32, 64, 72, 128]))
-    entry_group = draw(st.sampled_from([16, 32, 64, 128]))
-    return made(
-        kind, heads, group, tokens, counts, size, value_size, draw(st.integers(0, 2**31)), entry_group=entry_group
-    )
+def run(problem: Problem, *parts: native.Part, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    its = parts or [part_of(problem)]
+    return native.attend(problem.query, problem.heads, problem.value_size, problem.scaling, its, dtype)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(problem=problems())
 def test_every_kind_is_the_definition(instructions, problem: Problem):
     problem = Problem(problem.query.float(), problem.extent, problem.held, problem.scaling)
-    agree(problem.run(), defined(problem), 2e-5)
+    agree(run(problem), defined(problem), 2e-5)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(problem=problems(kinds=(8, 4, 2)))
 def test_integer_products_stay_within_a_thousandth(instructions, problem: Problem):
     problem = Problem(problem.query.bfloat16(), problem.extent, problem.held, problem.scaling)
-    agree(problem.run(), defined(problem), 1e-3)
+    agree(run(problem), defined(problem), 1e-3)
 
 
 @pytest.mark.parametrize("kind", [32, 17, 8, 4, 2])
 @pytest.mark.parametrize("spread", [1e-4, 30.0])
 def test_extreme_scales_stay_finite_and_right(instructions, kind: int, spread: float):
     problem = made(kind, 2, 4, 2, (300, 300), 64, 64, 5, spread=spread)
-    agree(problem.run(), defined(problem), 1e-4)
+    agree(run(problem), defined(problem), 1e-4)
 
 
 @pytest.mark.parametrize("window", [0, 1, 5, 200])
@@ -164,7 +70,7 @@ def test_a_tail_shows_each_token_itself_and_what_came_before(instructions, windo
     part = native.tail_part(keys, values, first_token=0, tokens=new, window=window or None)
     q, k = torch.arange(300 - new, 300)[:, None], torch.arange(300)[None]
     visible = (k <= q) & (k > q - (window or 1000))
-    agree(problem.run(part), defined(problem, visible), 2e-5)
+    agree(run(problem, part), defined(problem, visible), 2e-5)
 
 
 @pytest.mark.parametrize("kind", [32, 17, 8, 4, 2])
@@ -172,13 +78,12 @@ def test_gathered_entries_and_their_weights(instructions, kind: int):
     problem = made(kind, 2, 3, 2, (400, 250), 64, 64, 7, query_dtype=torch.float32)
     chosen = [torch.randperm(400)[:37].sort().values, torch.randperm(250)[:150].sort().values]
     weights = [torch.randn(37), torch.randn(150)]
-    part = problem.part()
+    part = part_of(problem)
     gathered, offsets, logs = torch.cat(chosen).int(), torch.tensor([0, 37, 187]), torch.cat(weights)
     part.gather, part.gather_offsets, part.log_weights = gathered.data_ptr(), offsets.data_ptr(), logs.data_ptr()
-    picked = [(k[i], v[i]) for (k, v), i in zip(problem.held, chosen, strict=True)]
-    agree(
-        problem.run(part), defined(Problem(problem.query, problem.extent, picked, problem.scaling), None, weights), 2e-5
-    )
+    held = [(k[i], v[i]) for (k, v), i in zip(problem.held, chosen, strict=True)]
+    picked = Problem(problem.query, problem.extent, held, problem.scaling)
+    agree(run(problem, part), defined(picked, None, weights), 2e-5)
 
 
 def test_parts_of_several_kinds_merge_into_one_softmax(instructions):
@@ -189,13 +94,13 @@ def test_parts_of_several_kinds_merge_into_one_softmax(instructions):
     query = parts[0].query
     together = [tuple(torch.cat([p.held[h][i].float() for p in parts]) for i in (0, 1)) for h in (0, 1)]
     whole = Problem(query, parts[0].extent, together, parts[0].scaling)  # type: ignore[arg-type]
-    agree(whole.run(*(p.part() for p in parts)), defined(whole), 2e-5)
+    agree(run(whole, *(part_of(p) for p in parts)), defined(whole), 2e-5)
 
 
 def test_tokens_that_stand_apart_see_a_shared_part(instructions):
     problem = made(32, 2, 2, 5, (70, 70), 32, 32, 1)
-    part = native.seen_by(problem.part(), torch.tensor([0, 3]))
-    out, lse = problem.run(part)
+    part = native.seen_by(part_of(problem), torch.tensor([0, 3]))
+    out, lse = run(problem, part)
     want = defined(problem)
     agree((out[[0, 3]], lse[:, [0, 3]]), (want[0][[0, 3]], want[1][:, [0, 3]]), 2e-5)
     assert bool((lse[:, [1, 2, 4]] == -math.inf).all()) and not out[[1, 2, 4]].any()
@@ -204,11 +109,11 @@ def test_tokens_that_stand_apart_see_a_shared_part(instructions):
 @pytest.mark.parametrize("kind", [17, 8, 2])
 def test_threads_change_nothing(instructions, kind: int):
     problem = made(kind, 3, 4, 2, (5000, 17, 2500), 64, 64, 11)
-    one = problem.run()
+    one = run(problem)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        three = problem.run()
+        three = run(problem)
     finally:
         torch.set_num_threads(before)
     assert torch.equal(one[0], three[0]) and torch.equal(one[1], three[1])
@@ -218,13 +123,13 @@ def test_threads_change_nothing(instructions, kind: int):
 def test_a_sequence_is_answered_alike_alone_and_in_a_batch(instructions, kind: int):
     problem = made(kind, 2, 2, 40, (900, 900), 64, 64, 13)
     alone = Problem(problem.query[:, 7:8], problem.extent, problem.held, problem.scaling)
-    torch.testing.assert_close(problem.run()[0][7], alone.run()[0][0], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(run(problem)[0][7], run(alone)[0][0], atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_results_are_rounded_as_torch_rounds(instructions, dtype: torch.dtype):
     problem = made(32, 2, 2, 3, (64, 64), 32, 32, 2)
-    assert torch.equal(problem.run(dtype=dtype)[0], problem.run()[0].to(dtype))
+    assert torch.equal(run(problem, dtype=dtype)[0], run(problem)[0].to(dtype))
 
 
 def test_a_forked_process_has_threads_of_its_own():
@@ -232,11 +137,11 @@ def test_a_forked_process_has_threads_of_its_own():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        want = problem.run()[0]  # starts the threads, which a fork does not copy
+        want = run(problem)[0]  # starts the threads, which a fork does not copy
         child = os.fork()
         if child == 0:
             signal.alarm(60)
-            os._exit(0 if torch.equal(problem.run()[0], want) else 1)
+            os._exit(0 if torch.equal(run(problem)[0], want) else 1)
         assert os.waitpid(child, 0)[1] == 0
     finally:
         torch.set_num_threads(before)
@@ -266,7 +171,7 @@ def test_a_packed_batch_is_its_sequences_alone_to_the_bit(kind: torch.dtype):
 def test_scores_are_capped_and_sinks_take_weight_once(instructions: str, kind: int):
     problem = made(kind, 2, 3, 2, (70, 150), 24, 16, 5, spread=6.0)
     cap, sinks = 4.0, torch.tensor([0.5, -3.0, 2.0, -math.inf, 9.0, 0.0])
-    parts, scaling = [problem.part()], Scaling(problem.scaling, softcap=cap, sinks=sinks)
+    parts, scaling = [part_of(problem)], Scaling(problem.scaling, softcap=cap, sinks=sinks)
     want, lse = torch.zeros(2, 6, 16, dtype=torch.float64), torch.zeros(6, 2, dtype=torch.float64)
     for head in range(6):
         keys, values = (x.double() for x in problem.held[head // 3])

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from farspan.attention import fetched, kernels, native, patterned
+from farspan.attention import fetched, kernels, patterned
 from farspan.attention.fetched import Chooser
-from farspan.attention.kernels import partial_attention
+from farspan.attention.kernels import FewRows, partial_attention
 from farspan.attention.merge import Index, Merger
 from farspan.attention.pattern import Pattern
 from farspan.cache import Extent, LayerCache
@@ -48,17 +48,17 @@ def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
         return _apart(query, rows, routes, scaling)
     few, fetches = routes[0]
     if fetches:
-        return fetched.attend(query, rows, scaling, None if few else _tail_parts)
+        return fetched.attend(query, rows, scaling, few, _tail_parts)
     heads = rows[0].cache.tail.keys.shape[0]
     size = rows[0].cache.tail.values.shape[-1]
-    parts, left = _native_parts(rows) if few else ([], list(_shared_extents(rows)))
-    if parts and not left:
-        return native.attend(query, heads, size, scaling, parts, query.dtype, whole=True)[0]
+    parts, left = _parts(rows, few) if few else ([], list(_shared_extents(rows)))
+    if few and not left:
+        return few.attend(query, heads, size, scaling, parts, query.dtype, whole=True)[0]
     grouped = query.view(heads, query.shape[0] // heads, *query.shape[1:])
     merger = Merger(heads, grouped.shape[1], query.shape[1], size, query.device)
     every = slice(0, heads)
-    if parts:
-        out, lse = native.attend(query, heads, size, scaling, parts, torch.float32)
+    if few:
+        out, lse = few.attend(query, heads, size, scaling, parts, torch.float32)
         grouped_out = out.transpose(0, 1).unflatten(0, (heads, -1))
         merger.add(grouped_out, lse.unflatten(0, (heads, -1)), every, slice(0, query.shape[1]))
     else:  # the newest tokens first: every query sees itself, so no later merge meets two empty parts
@@ -74,12 +74,12 @@ def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
     return merger.finished(scaling, query.dtype)
 
 
-def _route(query: Tensor, row: Rows) -> tuple[bool, bool]:
-    """-> whether a sequence's new tokens are few enough for the C++ kernels (torch's matrix products serve many
-    better), and whether it fetches.
+def _route(query: Tensor, row: Rows) -> tuple[FewRows | None, bool]:
+    """-> the kernels for few query rows, where a sequence's new tokens are few enough for them, and whether it
+    fetches.
     """
     tail = row.cache.tail
-    return kernels.native_serves(query, row.length, tail.keys, tail.values), row.fetch is not None
+    return kernels.few_rows(query, row.length, tail.keys, tail.values), row.fetch is not None
 
 
 def _patterned(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
@@ -104,7 +104,7 @@ def _patterned(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
     return out
 
 
-def _apart(query: Tensor, rows: list[Rows], routes: list[tuple[bool, bool]], scaling: float) -> Tensor:
+def _apart(query: Tensor, rows: list[Rows], routes: list[tuple[FewRows | None, bool]], scaling: float) -> Tensor:
     """`attend` of the sequences of each route by themselves."""
     out = query.new_empty(query.shape[1], query.shape[0], rows[0].cache.tail.values.shape[-1])
     for route in dict.fromkeys(routes):
@@ -118,11 +118,11 @@ def _apart(query: Tensor, rows: list[Rows], routes: list[tuple[bool, bool]], sca
     return out
 
 
-def _native_parts(rows: list[Rows]) -> tuple[list[native.Part], list[tuple[Extent, Index, int]]]:
-    """What one native call attends to, tails and extents, and the extents that are left to torch."""
+def _parts(rows: list[Rows], few: FewRows) -> tuple[list[Any], list[tuple[Extent, Index, int]]]:
+    """What one call attends to, tails and extents, and the extents that are left to torch."""
     extents = list(_shared_extents(rows))
     parts = [
-        native.tail_part(
+        few.tail_part(
             row.cache.tail.keys,
             row.cache.tail.values,
             first_token=row.start,
@@ -134,11 +134,11 @@ def _native_parts(rows: list[Rows]) -> tuple[list[native.Part], list[tuple[Exten
     left = []
     for extent, tokens, lowest in extents:
         assert extent.last <= lowest, "sealed entries are older than every query"
-        known = native.part_of(extent)
+        known = few.part_of(extent)
         if known is None:
             left.append((extent, tokens, lowest))
         else:
-            parts.append(native.seen_by(known, tokens))
+            parts.append(few.seen_by(known, tokens))
     return parts, left
 
 

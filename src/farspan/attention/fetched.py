@@ -6,14 +6,13 @@ A selection may raise scores by log-weights: entries that were sampled count for
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from farspan.attention import native
 from farspan.attention.dense import naive
-from farspan.attention.kernels import partial_attention
+from farspan.attention.kernels import FewRows, partial_attention
 from farspan.attention.merge import Index, Merger
 from farspan.cache import Extent, entries_at
 
@@ -57,35 +56,35 @@ class Chooser(Protocol):
 Tails = Callable[["Rows", Tensor, float], Iterator[tuple[Tensor, Tensor, Index]]]
 
 
-def attend(query: Tensor, rows: Sequence[Rows], scaling: float, tails: Tails | None) -> Tensor:
+def attend(query: Tensor, rows: Sequence[Rows], scaling: float, few: FewRows | None, tails: Tails) -> Tensor:
     """query [Hq, ΣT, D] -> out [ΣT, Hq, Dv] in its dtype, as `attend.attend`, of rows that all fetch.
 
-    `tails(row, grouped, scaling)` attends to one row's tail with torch; None where the C++ kernels serve.
+    `tails(row, grouped, scaling)` attends to one row's tail with torch, where no kernels for `few` query rows serve.
     """
     heads, size = rows[0].cache.tail.keys.shape[0], rows[0].cache.tail.values.shape[-1]
     grouped = query.unflatten(0, (heads, -1))
     merger = Merger(heads, grouped.shape[1], query.shape[1], size, query.device)
-    parts: list[native.Part] = []
+    parts: list[Any] = []
     left: list[Part] = []
     for row in rows:
-        if tails is None:
-            parts.append(_tail(row))
+        if few is not None:
+            parts.append(_tail(row, few))
         else:  # the newest tokens first: every query sees itself, so no later merge meets two empty parts
             for out, lse, tokens in tails(row, grouped, scaling):
                 merger.add(out, lse, slice(0, heads), tokens)
         for gather, tokens in _gathers(query, row, scaling):
-            part = _native(gather, tokens) if tails is None else None
+            part = None if few is None else _known(gather, tokens, few)
             if part is not None:
                 parts.append(part)
-            elif tails is None:
+            elif few is not None:
                 left.extend(_with_torch(grouped, gather, tokens, scaling))
             else:
                 for each in _with_torch(grouped, gather, tokens, scaling):
                     merger.add(*each)
-    if parts and not left:
-        return native.attend(query, heads, size, scaling, parts, query.dtype, whole=True)[0]
-    if parts:
-        out, lse = native.attend(query, heads, size, scaling, parts, torch.float32)
+    if few is not None and not left:
+        return few.attend(query, heads, size, scaling, parts, query.dtype, whole=True)[0]
+    if few is not None:
+        out, lse = few.attend(query, heads, size, scaling, parts, torch.float32)
         of_groups = out.transpose(0, 1).unflatten(0, (heads, -1)), lse.unflatten(0, (heads, -1))
         merger.add(*of_groups, slice(0, heads), slice(0, query.shape[1]))
     for each in left:
@@ -102,17 +101,17 @@ def _gathers(query: Tensor, row: Rows, scaling: float) -> Iterator[tuple[Gather,
                 yield gather, slice(row.start + chosen.start, row.start + chosen.stop)
 
 
-def _tail(row: Rows) -> native.Part:
+def _tail(row: Rows, few: FewRows) -> Any:
     tail = row.cache.tail
-    return native.tail_part(tail.keys, tail.values, first_token=row.start, tokens=row.length, window=None)
+    return few.tail_part(tail.keys, tail.values, first_token=row.start, tokens=row.length, window=None)
 
 
-def _native(gather: Gather, tokens: slice) -> native.Part | None:
-    known = native.part_of(gather.extent)
+def _known(gather: Gather, tokens: slice, few: FewRows) -> Any | None:
+    known = few.part_of(gather.extent)
     if known is None:
         return None
-    part = native.seen_by(known, tokens)
-    return part if gather.slots is None else native.gathered(part, gather.slots, gather.log_weights)
+    part = few.seen_by(known, tokens)
+    return part if gather.slots is None else few.gathered(part, gather.slots, gather.log_weights)
 
 
 def _with_torch(grouped: Tensor, gather: Gather, tokens: slice, scaling: float) -> Iterator[Part]:

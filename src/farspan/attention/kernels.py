@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from farspan.attention import native
+from farspan.attention import native, triton
 from farspan.attention.dense import naive, torch_cpu
 from farspan.attention.scaling import softcap_of
+from farspan.cache import Extent
 from farspan.errors import OptionError
 
-BACKENDS = ("naive", "torch", "native")
-NATIVE_ROWS = 128  # query rows per head (tokens times group) up to which the C++ kernels are the faster ones
+BACKENDS = ("naive", "torch", "native", "triton")
+FASTEST = {"cpu": ("native", "torch", "naive"), "cuda": ("triton", "naive")}
+FEW_ROWS = 128  # query rows per head (tokens times group) up to which the C++ kernels are the faster ones
 QUERY_ROWS = 512  # of the naive route, so that its scores never grow to T×N
 
 log = logging.getLogger("farspan")
@@ -30,11 +33,37 @@ class Choice(NamedTuple):
     rejected: dict[str, str]
 
 
+class FewRows(Protocol):
+    """Kernels that attend few query rows to all that a layer holds in one call, and know its entries as parts of their
+    own; see `native` for what each function does.
+    """
+
+    def part_of(self, extent: Extent) -> Any | None: ...  # noqa: D102
+    def tail_part(  # noqa: D102
+        self, keys: Tensor, values: Tensor, *, first_token: int, tokens: int, window: int | None
+    ) -> Any: ...
+    def seen_by(self, part: Any, tokens: slice | Tensor) -> Any: ...  # noqa: D102
+    def gathered(self, part: Any, slots: Sequence[Tensor], log_weights: Sequence[Tensor] | None = None) -> Any: ...  # noqa: D102
+    def attend(  # noqa: D102
+        self,
+        query: Tensor,
+        heads: int,
+        value_size: int,
+        scaling: float,
+        parts: Sequence[Any],
+        dtype: torch.dtype,
+        *,
+        whole: bool = False,
+    ) -> tuple[Tensor, Tensor]: ...
+
+
 @functools.cache
 def backend(device: str) -> Choice:
-    """The route for a device type, said once in the log. FARSPAN_KERNELS=naive|torch|native forces one, for ablation.
+    """The route for a device type, said once in the log. FARSPAN_KERNELS=naive|torch|native|triton forces one, for
+    ablation.
 
-    `native` attends few query rows to all that is held; many rows, as in a read, go the way of `torch`.
+    `native` attends few query rows to all that is held; many rows, as in a read, go the way of `torch`. `triton` does
+    both on a GPU; on a CPU it is never chosen, but it can be forced where TRITON_INTERPRET=1 lets it run.
     """
     forced = os.environ.get("FARSPAN_KERNELS")
     if forced is not None and forced not in BACKENDS:
@@ -42,7 +71,7 @@ def backend(device: str) -> Choice:
     reasons = _unavailable(device)
     if forced is not None and reasons.get(forced):
         raise OptionError(f"FARSPAN_KERNELS={forced} cannot be had here: {reasons[forced]}")
-    best = next(name for name in ("native", "torch", "naive") if not reasons.get(name))
+    best = next(name for name in FASTEST.get(device, ("naive",)) if not reasons.get(name))
     name = forced or best
     rejected = {other: reason for other, reason in reasons.items() if reason and other != name}
     chosen = Choice(name, "forced by FARSPAN_KERNELS" if forced else _described(name), rejected)
@@ -55,14 +84,16 @@ def _unavailable(device: str) -> dict[str, str | None]:
     """Each route that is not always there -> None, or why it is not."""
     if device != "cpu":
         reason = f"no fused route for {device} yet"
-        return {"native": reason, "torch": reason}
-    return {"native": native.available(), "torch": torch_cpu.available()}
+        return {"triton": triton.available(device), "native": reason, "torch": reason}
+    return {"native": native.available(), "torch": torch_cpu.available(), "triton": triton.available(device)}
 
 
 def _described(name: str) -> str:
     match name:
         case "native":
             return native.library()[1]
+        case "triton":
+            return "Triton kernels, compiled for this GPU when first called; untested on a GPU so far"
         case "torch":
             return "torch's CPU flash kernel, which returns the log-sum-exp"
     return "the definition"
@@ -80,6 +111,8 @@ def partial_attention(
         out = torch.zeros(H, G, T, values.shape[-1], device=query.device)
         return out, torch.full((H, G, T), -torch.inf, device=query.device)
     query = query.to(keys.dtype)
+    if backend(query.device.type).name == "triton" and _known(keys, values):
+        return _triton().attend_piece(query, keys, values, scaling, visible, causal=causal)
     same_size = keys.shape[-1] == values.shape[-1]  # the flash kernel takes no other
     if same_size and _fused(query.device.type, scaling):
         return torch_cpu.attend_piece(query, keys, values, scaling, visible, causal=causal)
@@ -117,16 +150,27 @@ def _fused(device: str, scaling: float) -> bool:
     if softcap_of(scaling) is not None:  # torch's kernels have none
         return False
     chosen = backend(device)
-    return chosen.name != "naive" and "torch" not in chosen.rejected
+    return chosen.name in ("torch", "native") and "torch" not in chosen.rejected
 
 
-def native_serves(query: Tensor, tokens: int, keys: Tensor, values: Tensor) -> bool:
-    """Whether the C++ kernels attend from `tokens` tokens of query [Hq, T, D] to layers of keys [Hk, N, D] and values
-    [Hk, N, Dv].
+def few_rows(query: Tensor, tokens: int, keys: Tensor, values: Tensor) -> FewRows | None:
+    """The kernels that attend from `tokens` tokens of query [Hq, T, D] to layers of keys [Hk, N, D] and values
+    [Hk, N, Dv] in one call, or None where torch's matrix products serve as well or better.
     """
-    return (
-        query.shape[0] // keys.shape[0] * tokens <= NATIVE_ROWS
-        and backend(query.device.type).name == "native"
-        and keys.dtype in native.KINDS
-        and max(keys.shape[-1], values.shape[-1]) <= native.LARGEST
-    )
+    chosen = backend(query.device.type).name
+    if query.shape[0] // keys.shape[0] * tokens > FEW_ROWS or chosen not in ("native", "triton"):
+        return None
+    if not _known(keys, values):
+        return None
+    return native if chosen == "native" else _triton()
+
+
+def _known(keys: Tensor, values: Tensor) -> bool:
+    """Whether kernels written by hand take keys and values like these."""
+    return keys.dtype in native.KINDS and max(keys.shape[-1], values.shape[-1]) <= native.LARGEST
+
+
+def _triton() -> Any:
+    from farspan.attention.triton import launch
+
+    return launch

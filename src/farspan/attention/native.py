@@ -101,7 +101,7 @@ def part_of(extent: Extent) -> Part | None:
         if part is not None:
             part.kept = (*getattr(part, "kept", ()), block)
         return part
-    if extent.prepared is None:
+    if not isinstance(extent.prepared, Part) and extent.prepared is not False:
         extent.prepared = _part_of(extent, extent.block) or False
     return extent.prepared or None
 

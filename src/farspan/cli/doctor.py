@@ -181,6 +181,7 @@ def summary(facts: dict[str, Any]) -> str:
     for device in facts["devices"] or ():
         route = f"{device['attention']} ({device['why']})"
         table.append((f"on {device['device']}", f"{device['name']}; attention: {route}"))
+        table += [("", f"no {other}: {reason}") for other, reason in device["rejected"].items()]
     table.append(("compiler", facts["compiler"] or "none found, and none is needed"))
     if embedded:
         state = "intact" if embedded["verified"] else "damaged"
