@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from farspan.loading import load
 from farspan.measure.local import LocalModel
 from farspan.measure.record import Mode
 from farspan.measure.run import RunProgress, run
 from farspan.measure.settings import Settings, chosen_tasks, fitted
-from farspan.model import load
 from farspan.plan import Plan
 
 TASKS = (

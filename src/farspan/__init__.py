@@ -15,7 +15,8 @@ from farspan.plan import Plan
 
 if TYPE_CHECKING:
     from farspan.context import Answer, Context
-    from farspan.model import Model, load, prepare, profile
+    from farspan.loading import load, prepare, profile
+    from farspan.model import Model
     from farspan.text import Document, Segment
 
 __version__ = "0.1.0"
@@ -39,9 +40,9 @@ _LAZY = {  # these need torch or numpy, which cost seconds: loaded when first as
     "Document": "farspan.text",
     "Model": "farspan.model",
     "Segment": "farspan.text",
-    "load": "farspan.model",
-    "prepare": "farspan.model",
-    "profile": "farspan.model",
+    "load": "farspan.loading",
+    "prepare": "farspan.loading",
+    "profile": "farspan.loading",
 }
 
 

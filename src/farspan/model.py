@@ -31,7 +31,7 @@ from farspan.methods.retain.base import Scorer
 from farspan.methods.store.base import Place
 from farspan.plan import Plan
 from farspan.profiling import LENGTH, TEXTS, Hook, make_profile
-from farspan.runtime import hf_fingerprint, hf_load, hf_sampling
+from farspan.runtime import hf_fingerprint, hf_sampling
 from farspan.runtime.answering import Answering
 from farspan.runtime.feed import Part, checked, joined, to_read
 from farspan.runtime.fetching import Fetching
@@ -50,7 +50,6 @@ from farspan.runtime.step import Row
 from farspan.text import Asked, Document, TokenMap, as_documents, tokenize
 
 Documents = str | Path | Document | Sequence[str | Path | Document]
-EMBEDDED = "reference"  # the name under which the embedded model is loaded and written into files
 ROOM = 4096  # positions decided beyond the tokens read, for questions and answers
 
 
@@ -373,48 +372,6 @@ class Model:
         )
 
 
-def load(
-    path: str | os.PathLike[str] | Any | None = None,
-    *,
-    tokenizer: Any = None,
-    dtype: str | torch.dtype | None = None,
-    device: str | torch.device | None = None,
-    device_map: Any = None,
-) -> Model:
-    """Load a causal language model: a folder, a hub id, nothing (the embedded reference model), or a transformers
-    model that is already there, with its `tokenizer`.
-
-    `dtype` is the checkpoint's own unless given ("float32", "bfloat16", "float16"). Pickled weights and remote code are
-    refused. Raises ModelNotFound, UnsafeWeights, UnsupportedModel.
-    """
-    if path is not None and not isinstance(path, (str, os.PathLike)):
-        if tokenizer is None:
-            raise OptionError("give the model's tokenizer too: farspan.load(model, tokenizer=tokenizer)")
-        return Model(path, tokenizer, path=getattr(path.config, "_name_or_path", "") or type(path).__name__)
-    name = EMBEDDED if path is None else os.fspath(path)
-    folder = name
-    if name == EMBEDDED:
-        from farspan import reference
-
-        folder = str(reference.path())
-    hf_model, its_tokenizer = hf_load.load_pretrained(folder, dtype=dtype, device=device, device_map=device_map)
-    return Model(hf_model, tokenizer or its_tokenizer, path=name)
-
-
-def profile(model: Model | str | os.PathLike[str] | None = None, **options: Any) -> HeadProfile:
-    """A head profile of a model, or of one to be loaded; options as for `Model.profile`."""
-    return (model if isinstance(model, Model) else load(model)).profile(**options)
-
-
-def prepare(hf_model: Any) -> Any:
-    """Make a transformers causal LM read farspan contexts under its own `generate`; returns the same model.
-
-    It keeps working as before without one. Raises UnsupportedModel.
-    """
-    prepare_model(hf_model)
-    return hf_model
-
-
 def _method(plan: Plan) -> Positions | None:
     """The plan's positions method."""
     method = plan.get("positions")
@@ -425,6 +382,3 @@ def _method(plan: Plan) -> Positions | None:
 def _cost(report: Report, job: Job) -> ReadCost:
     seen = job.cache.seen
     return ReadCost(report.seconds, job.ids.numel(), report.peak_bytes, report.stated_peak_bytes, seen)
-
-
-__all__ = ["Model", "load", "prepare", "profile"]

@@ -26,7 +26,7 @@ def load_model(name: str | None, *, dtype: str | None = None, device: str | None
     """
     settle_libraries()
     import farspan
-    from farspan.model import EMBEDDED
+    from farspan.loading import EMBEDDED
 
     if name is not None and name != EMBEDDED and os.path.isdir(os.path.expanduser(name)):
         name = os.path.abspath(os.path.expanduser(name))
