@@ -15,7 +15,6 @@ from torch import Tensor
 
 from farspan.answer import Answer, Foreseen
 from farspan.asking import Asking
-from farspan.budget import Budget
 from farspan.cache import file as context_file
 from farspan.cache.codec import recoder
 from farspan.composition import compose, pieces_of, read_in_pieces
@@ -214,8 +213,8 @@ class Model:
         chosen = Plan.parse(plan)
         self.check(chosen)
         if (compressor := chosen.get("compress")) is not None:
-            assert isinstance(compressor, Compressor) and isinstance(compressor.budget, Budget)
-            tokens = min(tokens, compressor.budget.resolve(tokens=tokens))
+            assert isinstance(compressor, Compressor)
+            tokens = compressor.reads(tokens)
         body = self.runtime(self._positions(chosen, None, tokens))
         lent = torch.zeros(probe, dtype=torch.int64) if probe else None
         peak = stated_peak(body, Job(self.layout.empty(), torch.zeros(tokens, dtype=torch.int64), chosen, lent))

@@ -118,9 +118,7 @@ class EndpointModel:
         whole = Segment(
             source=document.source, document=0, start=0, end=len(text), token_start=0, token_end=len(tokens)
         )
-        budget = compressor.budget
-        assert budget is not None, f"{compressor.name} has a budget"
-        kept = compressor.compress([whole], question, budget.resolve(tokens=len(tokens)))
+        kept = compressor.compress([whole], question, compressor.reads(len(tokens)))
         spans = [tokens.spans[segment.token_start : segment.token_end] for segment in kept]
         ends = [(int(span[0, 0]), int(span[-1, 1])) for span in spans if len(span)]
         return TextContext(

@@ -7,14 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from farspan.budget import Budget
 from farspan.errors import DocumentError
 from farspan.methods.compress.base import Compressor
 from farspan.plan import Plan
 from farspan.text import Asked, Document, Segment, TokenMap, Tokens
 
 Part = tuple[int, Document, Tokens]
-"""The number of a document, the document, and the tokens of it that are read."""
+"""A document's number (others when it is read again), the document, and the tokens of it that are read."""
 
 
 class Feed(NamedTuple):
@@ -90,11 +89,13 @@ def _compressed(whole: list[tuple[Document, Tokens]], compressor: Compressor, qu
         segments.append(whole_document)
         starts.append(at)
         at += len(tokens)
-    assert isinstance(compressor.budget, Budget), f"{compressor.name} has a budget"
-    kept = compressor.compress(segments, question, compressor.budget.resolve(tokens=at))
-    parts = []
+    kept = compressor.compress(segments, question, compressor.reads(at))
+    parts: list[Part] = []
+    last = again = 0
     for segment in kept:
+        again += len(whole) * (segment.token_start < last)  # another reading: documents apart from those of the first
+        last = segment.token_end
         document, tokens = whole[segment.document]
         span = slice(segment.token_start - starts[segment.document], segment.token_end - starts[segment.document])
-        parts.append((segment.document, document, Tokens(tokens.ids[span], tokens.spans[span])))
+        parts.append((again + segment.document, document, Tokens(tokens.ids[span], tokens.spans[span])))
     return parts

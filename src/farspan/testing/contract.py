@@ -107,7 +107,8 @@ def _check_class(cls: type[Method]) -> None:
 def _plan_of(method: Method, budget: int = 100) -> Plan:
     """A plan of this method alone, with a budget where it takes one and has none."""
     takes = any(field.name == "budget" for field in dataclasses.fields(method))
-    if takes and getattr(method, "budget", None) is None:
+    repeats = isinstance(method, Compressor) and method.passes > 1  # all of a text, so no budget
+    if takes and not repeats and getattr(method, "budget", None) is None:
         least = method.least if isinstance(method, Fetch) else 1
         method = dataclasses.replace(method, **{"budget": max(budget, least)})
     return Plan((method,))
@@ -302,6 +303,12 @@ def _check_compressor(compressor: Compressor) -> None:
         )
         at += size + 2
     who, total = f"{compressor.name}.compress", sum(sizes)
+    if compressor.passes > 1:
+        kept = compressor.compress(segments, None, compressor.reads(total))
+        read = sum(s.token_end - s.token_start for s in kept)
+        need(kept == segments * compressor.passes, f"{who} returned something else than the whole text again and again")
+        need(read <= compressor.reads(total), f"{who} returned {read} tokens and announced {compressor.reads(total)}")
+        return
     for budget in (1, 2, 17, total - 1, total, total + 10):
         for question in (None, "Which port does the gateway use?"):
             before = list(segments)

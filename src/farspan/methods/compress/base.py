@@ -29,6 +29,18 @@ class Compressor(Method):
             given = "none" if self.budget is None else str(self.budget)
             raise PlanError(f"it takes a budget of tokens, not {given}: write {self.name}:4096 or {self.name}:25%")
 
+    @property
+    def passes(self) -> int:
+        """How many times the text is read."""
+        return 1
+
+    def reads(self, tokens: int) -> int:
+        """How many tokens of a text of so many are read at most."""
+        assert self.budget is not None, f"{self.name} has a budget"
+        return min(tokens, self.budget.resolve(tokens=tokens))
+
     def compress(self, segments: Sequence[Segment], question: str | None, budget: int) -> list[Segment]:
-        """segments in order of reading -> parts of them, in order, of at most `budget` tokens together."""
+        """segments in order of reading -> parts of them, in order, of at most `budget` tokens together; once for each
+        of `passes`.
+        """
         raise TypeError(f"{type(self).__name__} defines no compress(segments, question, budget)")
