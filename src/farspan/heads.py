@@ -21,6 +21,8 @@ from farspan.errors import PlanDoesNotApply, ProfileError
 SUFFIX = ".heads"
 SHIPPED = "reference"  # the name of the embedded model's profile, which needs no file
 SCORES = ("retrieval", "reasoning", "spread")
+SPANS = (16, 8, 4, 2)
+BEYOND = ("beyond/0", *(f"beyond/{n}" for n in SPANS))  # profiles made before lack these
 
 _HOW = "Make one with: farspan profile MODEL -o model.heads"
 FILE = Kind(mark="farspan head profile", name="head profile", suffix=SUFFIX, version=1, how=_HOW)
@@ -34,7 +36,8 @@ class HeadProfile:
 
     `scores[name][i][h]` belongs to head h of layer `layers[i]`: `retrieval`, how often its strongest look lands on the
     very token that is copied next; `reasoning`, the attention it pays to the right answer where a wrong one stands
-    beside it; `spread`, the share of all entries that it takes to gather most of its attention.
+    beside it; `spread`, the share of all entries that it takes to gather most of its attention; `beyond/n`, what it
+    pays to entries farther back than 1/n of the text (`beyond/0`: than a few tokens), but for its beginning.
     """
 
     model: str
@@ -45,7 +48,7 @@ class HeadProfile:
 
     def __post_init__(self) -> None:
         """Refuse what is no table of scores."""
-        for name in SCORES:
+        for name in (*SCORES, *(BEYOND if self.has_spans else ())):
             rows = self.scores.get(name, ())
             if len(rows) != len(self.layers) or tuple(map(len, rows)) != self.heads:
                 layers = len(self.layers)
@@ -57,6 +60,11 @@ class HeadProfile:
     def heads(self) -> tuple[int, ...]:
         """Key-value heads of each of `layers`."""
         return tuple(len(row) for row in self.scores[SCORES[0]])
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether it says what lies beyond spans; profiles that were made earlier do not."""
+        return BEYOND[0] in self.scores
 
     @property
     def digest(self) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from farspan.attention.scaling import scored
 from farspan.errors import CapacityError, OptionError
-from farspan.heads import HeadProfile
+from farspan.heads import BEYOND, SCORES, SPANS, HeadProfile
 from farspan.runtime.entries import gather
 from farspan.runtime.step import Row, Step
 from farspan.text import Asked, tokenize
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LENGTH, TEXTS, FACTS = 1024, 8, 4
 COVERED = 0.9  # of a query's attention: how many entries that takes is a head's spread
+SINKS, LOCAL = 4, 16  # tokens that every pattern shows, and so no span is blamed for
 DIGITS = 6  # decimals kept, so that files stay small
 
 _ADJECTIVES = "amber brisk coral dusty early faded gentle hollow ivory jagged lunar mellow narrow olive plain".split()
@@ -70,7 +71,7 @@ def make_profile(
             f"length={length} is beyond the {model.trained_length} tokens that {model.path!r} was trained on; what its "
             "heads do there says nothing. Give less"
         )
-    tables = {name: _Table(model) for name in ("retrieval", "reasoning", "spread")}
+    tables = {name: _Table(model) for name in (*SCORES, *BEYOND)}
     for done in range(2 * texts):
         kind = "retrieval" if done < texts else "reasoning"
         _probe(model, kind, tables, length, Random(f"{seed}/{kind}/{done}"))
@@ -123,6 +124,8 @@ def _probe(model: Model, kind: str, tables: dict[str, _Table], length: int, rand
             else:
                 tables[kind].add(layer, _paid(looks, gold))
             tables["spread"].add(layer, _spread(looks))
+            for name, n in zip(BEYOND, (0, *SPANS), strict=True):
+                tables[name].add(layer, _beyond(looks, n))
 
 
 def _looks(context: Context, fact: _Fact) -> list[tuple[int, Tensor, Tensor]]:
@@ -170,6 +173,14 @@ def _spread(looks: Tensor) -> Tensor:
     """-> [Hk]: the share of all entries, best first, that gather COVERED of a query's attention."""
     gathered = looks.sort(-1, descending=True).values.cumsum(-1)
     return ((gathered < COVERED).sum(-1) + 1).float().mean((1, 2)) / looks.shape[-1]
+
+
+def _beyond(looks: Tensor, n: int) -> Tensor:
+    """-> [Hk]: attention to what lies farther back than 1/n of all entries (than LOCAL of them for n = 0), without the
+    first SINKS."""
+    entries = looks.shape[-1]
+    near = max(LOCAL, entries // n) if n else LOCAL
+    return looks[..., SINKS : max(SINKS, entries - near)].sum(-1).mean((1, 2))
 
 
 def _retrieval(number: int, random: Random) -> _Fact:
