@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
+from farspan.runtime.recall import LayerRecall
+
 if TYPE_CHECKING:
     from farspan.context import Context
 
@@ -56,6 +58,8 @@ class Answer:
     usage: Usage
     timings: Timings
     context: Context = field(repr=False)
+    recall: tuple[LayerRecall, ...] | None = None
+    """With `recall=True`: the share of full attention that its steps covered, layer by layer."""
 
 
 @dataclass(frozen=True)

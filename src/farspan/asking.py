@@ -14,6 +14,7 @@ from farspan.runtime.answering import Answering
 from farspan.runtime.decoder import Turn, decode
 from farspan.runtime.fetching import Fetching
 from farspan.runtime.positions import common
+from farspan.runtime.recall import Recall
 from farspan.text import Asked, as_asked
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Asking:
         self.contexts, self.questions = contexts, as_asked(questions, **how)
         self.model = contexts[0].model
         self.limits = _limits(options, len(contexts))
+        self.measures = bool(options.pop("recall", False))
         self.sampling = self.model.sampling(options)
         self.body = self.model.runtime(common([context.positions for context in contexts]))
         self.turns = [self._turn(i) for i in range(len(contexts))]
@@ -39,6 +41,8 @@ class Asking:
         cache = context._cache.fork()
         answering = Answering.of(context.plan, cache, self.body.rotations)
         fetching = Fetching.of(context.plan)
+        if self.measures:
+            _measure(context, fetching)
         return Turn(cache, ids, context._packing(), self._limit(index, ids), ended, answering, fetching)
 
     def _limit(self, index: int, ids: Tensor) -> int:
@@ -95,6 +99,7 @@ class Asking:
             usage=usage,
             timings=Timings(turn.first_seconds, turn.seconds),
             context=after,
+            recall=turn.fetching.recall.found() if turn.fetching and turn.fetching.recall else None,
         )
 
 
@@ -124,6 +129,15 @@ class Stream:
         if self._answer is None:
             raise UsageError("the answer is not finished: iterate over the stream to its end first")
         return self._answer
+
+
+def _measure(context: Context, fetching: Fetching | None) -> None:
+    if fetching is None:
+        raise OptionError(
+            f"recall is what fetching covers, and the plan '{context.plan}' reads all that it holds at every step; "
+            "read with a plan that fetches, such as topk:2048"
+        )
+    fetching.recall = Recall()
 
 
 def _limits(options: dict[str, Any], count: int) -> list[int]:

@@ -120,9 +120,10 @@ class Context:
         Options: `max_new_tokens` (256; one for all, or one for each), `stop` (a string or several), `prefix` (how the
         reply begins; not part of the answer; one for all, or one for each), `kind` ("question", or "continuation": the
         text follows the context word for word, and the model goes on), `seed`, `generation_config` (transformers'
-        GenerationConfig; greedy without one) and `logits_processor` (a LogitsProcessorList). An `Asked` brings its own
-        prefix and kind. Raises UsageError for an empty question, CapacityError for one that does not fit, OptionError
-        for an option that is not honoured.
+        GenerationConfig; greedy without one), `logits_processor` (a LogitsProcessorList) and `recall` (True: measure
+        what a plan that fetches covers of full attention, see `Answer.recall`; reads everything once more). An `Asked`
+        brings its own prefix and kind. Raises UsageError for an empty question, CapacityError for one that does not
+        fit, OptionError for an option that is not honoured.
         """
         questions = [question] if isinstance(question, (str, Asked)) else list(question)
         if not questions:

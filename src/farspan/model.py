@@ -277,7 +277,7 @@ class Model:
 
     def sampling(self, options: dict[str, Any]) -> hf_sampling.Sampling:
         """Resolve the options of `ask`; raises OptionError for unknown ones."""
-        allowed = ("max_new_tokens", "stop", "seed", "generation_config", "logits_processor")
+        allowed = ("max_new_tokens", "stop", "seed", "generation_config", "logits_processor", "recall")
         for name in options:
             if name not in allowed:
                 from farspan.errors import did_you_mean

@@ -93,6 +93,11 @@ def test_another_methods_index_is_made_anew() -> None:
         ("infllm:64", BudgetError, "64 entries is too small; give 128 or more"),
         ("infllm:640(block=0)", PlanError, "block=0 is none; give 1 or more"),
         ("infllm:640(representatives=0)", PlanError, "representatives=0 is none"),
+        ("squeezed:64(share=0.0)", PlanError, "share=0.0 is no share of the keys"),
+        ("squeezed:64(coarse=0.1)", PlanError, "coarse=0.1 leaves no coarser level"),
+        ("squeezed:64(iterations=0)", PlanError, "iterations=0 is none"),
+        ("magicpig:64(bits=16)", PlanError, "bits=16 is no size of a code; give 1 to 15"),
+        ("magicpig:64(tables=1)", PlanError, "tables=1 cannot collide twice"),
         ("quest:8(page=16)", BudgetError, "8 entries is too small; give 16 or more"),
     ],
 )

@@ -29,6 +29,7 @@ def ask(
     temperature: float | None = None,
     top_p: float | None = None,
     device: str | None = None,
+    recall: bool = False,
     json: bool = False,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
 ) -> None:
@@ -57,6 +58,8 @@ def ask(
         Sample from the likeliest tokens with this mass.
     device
         Where the model runs, such as cuda. Default: cpu.
+    recall
+        Say how much of full attention the plan's fetching covered, layer by layer.
     json
         Print the answers as one JSON object.
     output
@@ -69,7 +72,7 @@ def ask(
             raise OptionError(f"-o saves one conversation, and {len(asked)} independent questions were given; ask one")
         checked_output(output)
     context = open_context(file, model, device)
-    options |= _generation(temperature, top_p)
+    options |= _generation(temperature, top_p) | ({"recall": True} if recall else {})
     streams = len(asked) == 1 and not json
     answers = [_streamed(context, asked[0], options)] if streams else context.ask(asked, **options)
     if output is not None:
@@ -81,6 +84,9 @@ def ask(
         say("\n\n".join(f"{style('Q:', 'bold', sys.stdout)} {a.question}\n"
                         f"{style('A:', 'bold', sys.stdout)} {a.text}" for a in answers))  # fmt: skip
     note(style(cost_line(answers), "dim"))
+    for each in (layer for answer in answers for layer in answer.recall or ()):
+        note(style(f"[layer {each.layer}: {each.mass:.1%} of attention covered (least head {each.least:.1%}), "
+                   f"read {each.read:,.0f} of {each.held:,.0f} entries]", "dim"))  # fmt: skip
     for answer in answers:
         if answer.usage.beyond_trained:
             warn(beyond(context.next_position, answer.usage.trained_length))
@@ -196,6 +202,7 @@ def answer_described(answer: Answer) -> dict[str, Any]:
         "token_ids": list(answer.token_ids),
         "finish_reason": answer.finish_reason,
         "usage": vars(answer.usage),
+        "recall": None if answer.recall is None else [vars(layer) for layer in answer.recall],
         "timings": {
             "first_token": timings.first_token,
             "total": timings.total,

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from farspan.attention import partial_attention
 from farspan.attention.fetched import Chosen, Gather
 from farspan.attention.scaling import with_sinks
-from farspan.cache import Extent, Index, LayerCache, SequenceCache, entries_at
+from farspan.cache import Extent, Index, LayerCache, SequenceCache
 from farspan.cache.sequence import Fetched
 from farspan.methods.fetch.base import Asked, Candidates, Fetch, Sealed, Selection
 from farspan.plan import Plan
 from farspan.runtime.noting import Notes
+from farspan.runtime.recall import Recall, gather_lse, tail_lse
 
 
 @dataclass
@@ -30,6 +30,8 @@ class Fetching:
     plan_hash: str
     memory: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
     """What the method left, by layer and first head."""
+    recall: Recall | None = None
+    """What measures how much of full attention is covered, where that was asked for."""
     notes: Notes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,10 +108,11 @@ class Choice:
         begins = self.start + offset
         free = [_free(extent, method.sinks, begins - method.recent) for extent in extents]
         k = method.entries(begins)
-        if all(sum(stop - first for first, stop in its) <= k for its in zip(*free, strict=True)):
-            return [Gather(extent) for extent in extents]
-        gathers = _Run(self, query, offset, scaling, free, k).gathers()
-        if self.cache.events is not None and not lent:
+        whole = all(sum(stop - first for first, stop in its) <= k for its in zip(*free, strict=True))
+        gathers = [Gather(e) for e in extents] if whole else _Run(self, query, offset, scaling, free, k).gathers()
+        if self.fetching.recall is not None and not lent:
+            self.fetching.recall.note(self.layer, query, begins, scaling, gathers)
+        if self.cache.events is not None and not lent and not whole:
             self.cache.events.add(_event(self.layer, begins, query.shape[1], gathers))
         return gathers
 
@@ -172,21 +175,11 @@ class _Run:
     def _anyway(self) -> Tensor:
         """[H, G, t] log-sum-exp of the scores of what is read whatever is chosen."""
         layer = self.choice.layer
-        tail, tokens = layer.tail, self.query.shape[1]
-        grouped = self.query.unflatten(0, (tail.keys.shape[0], -1))
-        end = self.choice.start + self.offset - tail.first + tokens  # the run's own tokens are the last of these
-        seen = (
-            torch.arange(end, device=self.query.device)
-            <= torch.arange(end - tokens, end, device=self.query.device)[:, None]
-        )
-        lse = partial_attention(grouped, tail.keys[:, :end], tail.values[:, :end], self.scaling, seen)[1]
+        grouped = self.query.unflatten(0, (layer.tail.keys.shape[0], -1))
+        lse = tail_lse(layer, grouped, self.choice.start + self.offset, self.scaling)
         for extent, free in zip(layer.extents, self.free, strict=True):
-            entries = entries_at(extent, [_barred(extent, h, *free[h]) for h in range(extent.heads)])
-            its = [
-                partial_attention(grouped[h : h + 1], keys[None], values[None], self.scaling, None)[1]
-                for h, (keys, values) in enumerate(entries)
-            ]
-            lse = torch.logaddexp(lse, torch.cat(its))
+            barred = Gather(extent, tuple(_barred(extent, h, *bounds) for h, bounds in enumerate(free)))
+            lse = torch.logaddexp(lse, gather_lse(grouped, barred, self.scaling))
         return with_sinks(lse.flatten(0, 1), self.scaling).view_as(lse)
 
 

@@ -8,6 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from farspan.attention.scaling import scored
 from farspan.methods.fetch.base import Asked, Candidates, Selection
 
 
@@ -22,7 +23,7 @@ def attention_mass(asked: Asked, held: Sequence[Candidates], queries: slice = sl
     which it is summed, and over the query heads of a group; -inf for what is no candidate.
     """
     grouped = asked.queries[:, :, queries]
-    scores = [each.only(dots(grouped, each.keys) * asked.scaling) for each in held]
+    scores = [each.only(scored(dots(grouped, each.keys), asked.scaling)) for each in held]
     candidates = torch.stack([its.logsumexp(-1) for its in scores]).logsumexp(0)
     total = torch.logaddexp(candidates, asked.anyway()[:, :, queries])[..., None]
     return [each.only((its - total).exp_().sum((1, 2))) for each, its in zip(held, scores, strict=True)]
