@@ -38,6 +38,18 @@ def test_questions_come_from_stdin_one_per_line(run: Run, read_once: Path, monke
     assert [answer["question"] for answer in answers] == ["Where?", "When?", "Who?"]
 
 
+def test_recall_says_layer_by_layer_what_was_covered(run: Run, tiny_path: Path, read_once: Path, tmp_path: Path):
+    document = tmp_path / "letters.txt"
+    document.write_text("The archive keeps every letter for seven years, and the gateway refuses none. " * 6)
+    assert run("read", document, "-m", tiny_path, "--plan", "topk:16(recent=8)", "-o", tmp_path / "few.ctx").code == 0
+    result = run("ask", tmp_path / "few.ctx", QUESTION, *SHORT, "--recall")
+    assert result.code == 0 and "[layer 0: " in result.err and "of attention covered (least head " in result.err
+    (answer,) = run("ask", tmp_path / "few.ctx", QUESTION, *SHORT, "--recall", "--json").json["answers"]
+    assert all(0 < layer["mass"] < 1 and layer["read"] < layer["held"] for layer in answer["recall"])
+    refused = run("ask", read_once, QUESTION, "--recall")
+    assert refused.code == 2 and "such as topk:2048" in refused.err
+
+
 def test_the_json_answer_has_text_tokens_usage_and_timings(run: Run, read_once: Path):
     result = run("ask", read_once, QUESTION, *SHORT, "--json")
     assert result.err == ""

@@ -98,6 +98,11 @@ def test_another_methods_index_is_made_anew() -> None:
         ("squeezed:64(iterations=0)", PlanError, "iterations=0 is none"),
         ("magicpig:64(bits=16)", PlanError, "bits=16 is no size of a code; give 1 to 15"),
         ("magicpig:64(tables=1)", PlanError, "tables=1 cannot collide twice"),
+        ("emllm:640(contiguity=1.0)", PlanError, "contiguity=1.0 is no share of the budget"),
+        ("emllm:640(longest=9)", PlanError, "longest=9 leaves no choice; give at least twice shortest=8"),
+        ("emllm:128", BudgetError, "128 entries is too small; give 183 or more"),
+        ("emllm:640 | layerwise", PlanError, "cannot decide in layerwise order"),
+        ("actqkv:64", BudgetError, "64 entries is too small; give 128 or more"),
         ("quest:8(page=16)", BudgetError, "8 entries is too small; give 16 or more"),
     ],
 )

@@ -202,7 +202,7 @@ def answer_described(answer: Answer) -> dict[str, Any]:
         "token_ids": list(answer.token_ids),
         "finish_reason": answer.finish_reason,
         "usage": vars(answer.usage),
-        "recall": None if answer.recall is None else [vars(layer) for layer in answer.recall],
+        **({} if answer.recall is None else {"recall": [vars(layer) for layer in answer.recall]}),
         "timings": {
             "first_token": timings.first_token,
             "total": timings.total,

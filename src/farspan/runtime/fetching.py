@@ -30,6 +30,8 @@ class Fetching:
     plan_hash: str
     memory: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
     """What the method left, by layer and first head."""
+    turn: dict[str, Any] = field(default_factory=dict)
+    """What it left for all layers."""
     recall: Recall | None = None
     """What measures how much of full attention is covered, where that was asked for."""
     notes: Notes = field(init=False)
@@ -164,6 +166,8 @@ class _Run:
             scaling=self.scaling,
             reading=choice.reading,
             memory=fetching.memory.setdefault((layer.index, heads.start), {}),
+            turn=fetching.turn,
+            first_head=heads.start,
             anyway=lambda: self._anyway[heads],
             seed=_seed(fetching.plan_hash, layer.index, heads.start, begins),
         )

@@ -243,12 +243,27 @@ class _Read:
         before = self.all_ids.numel() - self.job.ids.numel()
         return self.all_ids[before + start : before + stop]
 
-    def decide(self, body: Body, hidden: Tensor, chunk: int, meter: Meter) -> None:
-        """For scorers that go by predictions: a chunk has passed all layers, with last hidden states [T, hidden]."""
-        assert self.retention is not None
+    def passed(self, body: Body, hidden: Tensor, chunk: int, meter: Meter) -> None:
+        """A chunk has passed all layers, with last hidden states [T, hidden] (a probe's behind them): for what goes by
+        predictions.
+        """
+        decides = self.retention is not None and self.retention.scorer.predicted
+        notes = self.fetching is not None and "surprisal" in self.fetching.method.notes
+        if not decides and not notes:
+            return
         start, stop = self.chunks[chunk]
+        hidden = hidden[: stop - start]
         known = surprisal(body, hidden, self.job.ids[start:stop], self.last_hidden)
         self.last_hidden = hidden[-1:].clone()
+        if self.fetching is not None and notes:
+            self.fetching.notes.surprise(self.began + start, known)
+        if decides:
+            self._decide(body, hidden, known, chunk, meter)
+
+    def _decide(self, body: Body, hidden: Tensor, known: Tensor, chunk: int, meter: Meter) -> None:
+        """For scorers that go by predictions: `known` [T] is how each token of the chunk surprised."""
+        assert self.retention is not None
+        start, stop = self.chunks[chunk]
         seen = self.began + stop
         positions = torch.arange(self.began + start, seen, dtype=torch.int32, device=hidden.device)
         for layer in self.cache.layers:
@@ -288,8 +303,7 @@ def _stream(body: Body, reads: list[_Read], tracker: _Tracker) -> None:
         step = Step(list(rows), meter=tracker.meter)
         hidden = body.forward(torch.cat(ids), step)
         for each, part in zip(live, hidden.split([row.length for row in rows]), strict=True):
-            if each.retention is not None and each.retention.scorer.predicted:
-                each.decide(body, part, index, tracker.meter)
+            each.passed(body, part, index, tracker.meter)
         new = [r.fed(index) for r in live]
         step.feed(new)
         tracker.advance(sum(t.numel() for t in new))

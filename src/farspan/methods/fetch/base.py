@@ -77,6 +77,10 @@ class Asked:
     memory: dict[str, Any]
     """What the method left here for these heads at an earlier selection of this read or turn; the one thing that
     `select` may change."""
+    turn: dict[str, Any] = field(default_factory=dict)
+    """The same for all layers and heads of this read or turn; `select` may change it too."""
+    first_head: int = 0
+    """Which key-value head of the layer the first of these is."""
     anyway: Callable[[], Tensor] = field(repr=False)
     """-> [h, G, t] float32: log-sum-exp of the scores of what is read anyway (sinks, recent entries, the tail)."""
     seed: int = 0
