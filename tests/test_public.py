@@ -62,7 +62,7 @@ def test_signatures(thing: object, expected: str) -> None:
 
 def test_what_an_answer_and_a_context_tell() -> None:
     assert set(farspan.Answer.__dataclass_fields__) == {
-        "question", "text", "token_ids", "finish_reason", "usage", "timings", "context",
+        "question", "text", "token_ids", "finish_reason", "usage", "timings", "context", "recall",
     }  # fmt: skip
     told = {*dir(Context), *Context.__dataclass_fields__}
     assert told >= {

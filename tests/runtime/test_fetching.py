@@ -103,6 +103,7 @@ def test_another_methods_index_is_made_anew() -> None:
         ("emllm:128", BudgetError, "128 entries is too small; give 183 or more"),
         ("emllm:640 | layerwise", PlanError, "cannot decide in layerwise order"),
         ("actqkv:64", BudgetError, "64 entries is too small; give 128 or more"),
+        ("landmark:64(chunk=0)", PlanError, "chunk=0 is too small; give 1 or more"),
         ("quest:8(page=16)", BudgetError, "8 entries is too small; give 16 or more"),
     ],
 )

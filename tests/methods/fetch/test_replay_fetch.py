@@ -32,6 +32,7 @@ PLANS = (
     "emllm:40(sinks=2, recent=8, longest=16, shortest=3, together=16, window=20)",
     "emllm:40(sinks=2, recent=8, longest=16, shortest=3, together=0) | adakv:60 | snapkv(window=8) | int8",
     "actqkv:32(sinks=2, recent=8, block=8, together=16)",
+    "landmark:24(recent=8, outliers=2)",
     "infllm:32(sinks=2, recent=8, block=8, together=16, representatives=2)",
     "infllm:16(sinks=2, recent=8, block=8, together=0) | snapkv:60(window=8) | int8",
     "recycled:10%(recent=8, similarity=0.9) | int8",
