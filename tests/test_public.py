@@ -15,7 +15,8 @@ from farspan.context import Context
 from farspan.model import Model
 
 SURFACE = {
-    "Answer", "Budget", "Context", "Document", "FarspanError", "Model", "Plan", "Segment", "load", "prepare", "profile",
+    "Answer", "Budget", "Context", "Document", "FarspanError", "Model", "Plan", "Segment", "extend", "load", "prepare",
+    "profile",
 }  # fmt: skip
 
 
@@ -38,6 +39,7 @@ def test_the_names() -> None:
     [
         (farspan.load, "(path=None, *, tokenizer=None, dtype=None, device=None, device_map=None)"),
         (farspan.prepare, "(hf_model)"),
+        (farspan.extend, "(encoder, plan, *, length=None)"),
         (farspan.profile, "(model=None, **options)"),
         (Model.profile, "(self, *, length=1024, texts=8, seed=0, progress=None)"),
         (Model.read, "(self, documents, plan=None, *, probe=None, length=None, progress=None)"),

@@ -266,3 +266,10 @@ def test_a_context_opens_and_answers_without_the_file(saved: Path, tmp_path: Pat
     ropes._known.clear()
     opened = loaded().open(tmp_path / "long.ctx")
     assert opened.ask(QUESTIONS[0], max_new_tokens=8).token_ids == asked.token_ids
+
+
+def test_contexts_whose_first_tokens_turn_otherwise_are_not_composed(saved: Path) -> None:
+    model = loaded()
+    contexts = [model.read(text, f"longrope(factors='{saved}')", length=500) for text in (LONG, SHORT)]
+    with pytest.raises(PlanDoesNotApply, match="longrope turns the first 5 tokens by other angles than all later ones"):
+        model.compose(contexts)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from farspan.context import Answer, Context
     from farspan.loading import load, prepare, profile
     from farspan.model import Model
+    from farspan.runtime.hf_extend import extend
     from farspan.text import Document, Segment
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "Model",
     "Plan",
     "Segment",
+    "extend",
     "load",
     "prepare",
     "profile",
@@ -40,6 +42,7 @@ _LAZY = {  # these need torch or numpy, which cost seconds: loaded when first as
     "Document": "farspan.text",
     "Model": "farspan.model",
     "Segment": "farspan.text",
+    "extend": "farspan.runtime.hf_extend",
     "load": "farspan.loading",
     "prepare": "farspan.loading",
     "profile": "farspan.loading",

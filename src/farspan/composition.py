@@ -121,10 +121,8 @@ def _positions(contexts: list[Context], end: int, room: int) -> PositionSpec:
                 f"the positions of context 1 ({one}) are not those of context {number} ({other}), and the model's "
                 "angles depend on that; read all of them with the same positions and one length=..."
             )
-    if first.grouping is not None:
-        raise PlanDoesNotApply(
-            f"{first.rope_type} places tokens by pairs, so entries cannot be moved; read the documents together"
-        )
+    if (reason := first.immovable()) is not None:
+        raise PlanDoesNotApply(f"{reason}, so entries cannot be moved; read the documents together")
     first.check(end + 1, f"composing {len(contexts)} contexts")
     reach = max(end + room, first.length, *(spec.length for spec in others))
     return first if first.bound else replace(first, length=reach)
@@ -191,6 +189,8 @@ def read_in_pieces(
     documents = [segment.token_start for segment in tokens.segments()]
     apart = Apart.of(job, model.prompts.prefix().numel(), documents, method)
     positions = decide(apart.standing.next_position)
+    if (reason := positions.immovable()) is not None:
+        raise PlanDoesNotApply(f"{reason}, so pieces cannot be moved; leave {method.name} out of the plan")
     cache, report = read_apart(model.runtime(positions), apart, progress)
     cost = ReadCost(report.seconds, job.ids.numel(), report.peak_bytes, report.stated_peak_bytes, cache.seen)
     return Context(model, job.plan, positions, tokens, cost, cache)

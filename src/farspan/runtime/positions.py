@@ -87,6 +87,16 @@ class PositionSpec:
         cos, sin = rotary(fixed, position_ids[None], layer_type)
         return cos[0], sin[0]
 
+    def immovable(self) -> str | None:
+        """Why entries cannot be moved by differences of positions; None where they can."""
+        if self.grouping is not None:
+            return f"{self.rope_type} places tokens by pairs"
+        if self.placement is not None and self.placement.unscaled:
+            return (
+                f"{self.rope_type} turns the first {self.placement.unscaled} tokens by other angles than all later ones"
+            )
+        return None
+
     def check(self, end: int, what: str) -> None:
         """Raise CapacityError if position `end` - 1 lies beyond what was decided."""
         if self.bound and end > self.length:
