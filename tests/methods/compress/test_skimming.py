@@ -6,14 +6,17 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool1d
 
+from farspan.budget import Budget
 from farspan.cache import LayerCache
 from farspan.errors import PlanDoesNotApply, PlanError
 from farspan.methods.compress._skimming import Skimmed
 from farspan.methods.compress.gemfilter import Gemfilter
 from farspan.methods.compress.ilre import Ilre
 from farspan.plan import Plan
+from farspan.runtime.skimming import skim
 from farspan.runtime.step import Row, Step
 from farspan.testing import check_method
+from farspan.text import Document, tokenize
 from tests.oracle.situations import LONG, MIDDLE, OTHER, ask, pair
 
 QUESTION = "Which port does the gateway use?"
@@ -49,23 +52,26 @@ def test_wide_kernels_bring_passages_and_narrow_ones_single_words():
     assert Ilre(budget=6, kernels=2).choose(seen, 6).tolist() == [0, 4, 14, 15, 16, 22]
 
 
+@pytest.mark.parametrize("opening", [0, 3])
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3"])
-def test_the_products_are_those_of_a_whole_forward(kind):
-    """All layers in one pass, every query head with a copy of its keys."""
+def test_the_products_are_those_of_a_whole_forward(kind, opening):
+    """All layers in one pass, every query head with a copy of its keys; behind a template's opening, or none."""
     model, _ = pair(kind)
-    context = model.read(LONG, "gemfilter:40(layer=1, kernel=3)", probe=QUESTION)
-    prefix, text = model.prompts.prefix(), model.tokenizer(LONG, add_special_tokens=False, return_tensors="pt")
-    ids = torch.cat([prefix, text.input_ids[0], model.prompts.question(QUESTION, last=None, eos=model.eos)])
-    noted = {}
-    body = model.runtime(model._positions(Plan.parse(None), None, len(ids)))
-    cache = model.layout.empty()
+    before, text = torch.arange(5, 5 + opening), tokenize(LONG, model.tokenizer)
+    asked = model.prompts.question(QUESTION, last=None, eos=model.eos)
+    body = model.runtime(model._positions(Plan.parse(None), None, 999))
+    method = Gemfilter(budget=Budget.parse(40), layer=1, kernel=3)
+    ((_, _, kept),) = skim([(Document(text=LONG), text)], method, before, asked, lambda tokens: body)
+    ids, noted = torch.cat([before, torch.from_numpy(text.ids).long(), asked]), {}
+    row = Row(model.layout.empty(), len(ids), reading=True)
     with torch.inference_mode():
-        body.forward(ids, Step([Row(cache, len(ids), reading=True)], observer=lambda i, q, o: noted.update({i: q})))
-    keys = cache.layers[1].tail.keys.repeat_interleave(noted[1].shape[0] // cache.layers[1].tail.keys.shape[0], 0)
-    scores = torch.einsum("hd,hnd->n", noted[1][:, -1], keys)[len(prefix) : len(prefix) + text.input_ids.shape[1]]
+        body.forward(ids, Step([row], observer=lambda i, q, o: noted.update({i: q})))
+    keys = row.cache.layers[1].tail.keys
+    wide = keys.repeat_interleave(noted[1].shape[0] // keys.shape[0], 0)
+    scores = torch.einsum("hd,hnd->n", noted[1][:, -1], wide)[opening : opening + len(text)]
     pooled = avg_pool1d(scores[None], 3, 1, 1, count_include_pad=False)[0]
-    best = pooled.topk(40).indices.sort().values
-    assert torch.equal(context.token_ids[len(prefix) :].long(), text.input_ids[0][best])
+    best = pooled.topk(40).indices.sort().values.numpy()
+    assert kept.ids.tolist() == text.ids[best].tolist() and kept.spans.tolist() == text.spans[best].tolist()
 
 
 @pytest.mark.parametrize("plan", ["gemfilter:40", "ilre:40(window=16, sinks=2, queries=5)"])
