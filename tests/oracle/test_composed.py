@@ -89,3 +89,51 @@ def test_texts_read_in_pieces_are_replayed_piece_by_piece(row: dict, tmp_path: P
         chains = SITUATIONS[row["situation"]](context, row["batch"], tmp_path)
     for chain in chains:
         assert agreement(twin, record, *chain) <= TOLERANCE
+
+
+WEIGHED = {
+    "kind": (*KINDS, "gpt2", "opt"),
+    "plan": ("full", "snapkv:150(window=8)", "int8", "adakv:80% | snapkv(window=8) | int8(group=16)", "h2o:90%"),
+    "how": (
+        "ape(chunk=70)",
+        "ape(chunk=100, temperature=0.4, scale=1.3)",
+        "sinks(chunk=80, tokens=3)",
+        "sinks(chunk=60, top=2)",
+    ),
+    "order": ORDERS,
+    "batch": BATCHES,
+    "situation": tuple(SITUATIONS),
+    "template": (False, True),
+}
+
+
+@pytest.mark.parametrize("row", pairwise(WEIGHED, applies), ids=name)
+def test_pieces_that_are_weighed_are_replayed_at_their_temperature_scale_and_selection(
+    row: dict, tmp_path: Path
+) -> None:
+    model, twin = (templated_pair if row["template"] else pair)(row["kind"])
+    plan = plan_of(row["plan"], row["order"])
+    probe = QUESTIONS[0] if row["situation"] == "probe" else None
+    with recording() as record:
+        (context,) = model.read_batch([[LONG, SHORT]], f"{plan} | {row['how']}", probes=[probe], trace=True)
+        assert context.next_position < context.seen
+        chains = SITUATIONS[row["situation"]](context, row["batch"], tmp_path)
+    for chain in chains:
+        assert agreement(twin, record, *chain) <= TOLERANCE
+
+
+COMPOSED_SO = {
+    "kind": (*KINDS, "gpt2"),
+    "plan": ("full", "int8", "snapkv:25%(window=8) | int8", "random:40 | offload"),
+    "how": ("ape", "sinks(top=1)"),
+    "batch": BATCHES,
+    "situation": tuple(name for name in SITUATIONS if name != "probe"),
+    "template": (False, True),
+    "order": ORDERS[:1],
+    "from files": (False, True),
+}
+
+
+@pytest.mark.parametrize("row", pairwise(COMPOSED_SO, applies), ids=name)
+def test_contexts_are_composed_so_too(row: dict, tmp_path: Path) -> None:
+    check(row, tmp_path, row["how"])

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from farspan.attention import fetched, kernels, patterned
+from farspan.attention import apart, fetched, kernels, patterned
 from farspan.attention.fetched import Chooser
 from farspan.attention.kernels import FewRows, partial_attention
 from farspan.attention.merge import Index, Merger
 from farspan.attention.pattern import Pattern
 from farspan.cache import Extent, LayerCache
+from farspan.cache.pieces import Pieces
 
 
 class Rows(NamedTuple):
@@ -33,6 +34,8 @@ class Rows(NamedTuple):
     pattern: Pattern | None = None
     fetch: Chooser | None = None
     """What chooses the entries to read, where not all are."""
+    pieces: Pieces | None = None
+    """How pieces that were read apart are weighed, where not like anything else."""
 
 
 def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
@@ -46,7 +49,9 @@ def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
     routes = [_route(query, row) for row in rows]
     if len(set(routes)) > 1:  # a sequence goes the way it would go alone, whatever it is packed with
         return _apart(query, rows, routes, scaling)
-    few, fetches = routes[0]
+    few, fetches, weighs = routes[0]
+    if weighs:
+        return apart.attend(query, rows, scaling, few, _tail_parts)
     if fetches:
         return fetched.attend(query, rows, scaling, few, _tail_parts)
     heads = rows[0].cache.tail.keys.shape[0]
@@ -74,12 +79,13 @@ def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
     return merger.finished(scaling, query.dtype)
 
 
-def _route(query: Tensor, row: Rows) -> tuple[FewRows | None, bool]:
-    """-> the kernels for few query rows, where a sequence's new tokens are few enough for them, and whether it
-    fetches.
+def _route(query: Tensor, row: Rows) -> tuple[FewRows | None, bool, bool]:
+    """-> the kernels for few query rows, where a sequence's new tokens are few enough for them, whether it fetches, and
+    whether it weighs pieces.
     """
     tail = row.cache.tail
-    return kernels.few_rows(query, row.length, tail.keys, tail.values), row.fetch is not None
+    few = kernels.few_rows(query, row.length, tail.keys, tail.values)
+    return few, row.fetch is not None, row.pieces is not None
 
 
 def _patterned(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
@@ -104,7 +110,7 @@ def _patterned(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
     return out
 
 
-def _apart(query: Tensor, rows: list[Rows], routes: list[tuple[FewRows | None, bool]], scaling: float) -> Tensor:
+def _apart(query: Tensor, rows: list[Rows], routes: list[tuple[FewRows | None, bool, bool]], scaling: float) -> Tensor:
     """`attend` of the sequences of each route by themselves."""
     out = query.new_empty(query.shape[1], query.shape[0], rows[0].cache.tail.values.shape[-1])
     for route in dict.fromkeys(routes):

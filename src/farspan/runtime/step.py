@@ -12,6 +12,7 @@ from farspan.attention import Pattern, Rows, attend
 from farspan.attention.fetched import Chooser
 from farspan.attention.pairs import Pairs, attend_pairs
 from farspan.cache import SEAL_EVERY, LayerCache, SequenceCache
+from farspan.cache.pieces import Pieces
 from farspan.cache.sequence import Replaced
 from farspan.runtime.answering import Answering
 from farspan.runtime.fetching import Fetching
@@ -84,6 +85,11 @@ class Row:
             return None
         return self.fetching.at(self.cache, layer, self.start, self.probe, self.reading)
 
+    def weighs(self, layer: LayerCache) -> Pieces | None:
+        """How a layer's new tokens attend to pieces that were read apart; None where they do as to anything else."""
+        pieces = self.cache.pieces
+        return None if pieces is None or pieces.plain or layer.window is not None else pieces
+
 
 @dataclass
 class Step:
@@ -119,7 +125,7 @@ class Step:
             if self.meter:
                 self.meter.change(before, sizes[-1])
             pattern = self._pattern(row, layer, query[:, span], scaling)
-            rows.append(Rows(layer, start, row.length, pattern, row.chooses(layer)))
+            rows.append(Rows(layer, start, row.length, pattern, row.chooses(layer), row.weighs(layer)))
             start += row.length
         if pairs is None or rows[0].cache.window is not None:
             out = attend(query, rows, scaling)
