@@ -16,6 +16,7 @@ from farspan.errors import UnknownName
 from farspan.methods.compress._skimming import Skimmer
 from farspan.methods.compress.base import Compressor
 from farspan.methods.fetch.base import Fetch
+from farspan.methods.parallel.base import Parallel
 from farspan.methods.positions.base import Positions
 from farspan.methods.prefill.base import Prefill
 from farspan.methods.retain.base import Allocator, Entries, Folder, Scorer
@@ -23,6 +24,7 @@ from farspan.methods.store.base import Store
 from farspan.plan import Plan
 from farspan.registry import Method, find, registered
 from farspan.signals import Observation
+from farspan.testing.apart import check_parallel
 from farspan.testing.fetching import FetchReads, check_selecting
 from farspan.testing.made_up import example, full_heads, profiled
 from farspan.testing.patterns import check_patterns
@@ -31,7 +33,7 @@ from farspan.testing.reads import Reads, allocated_bytes, need
 from farspan.testing.skimming import check_skimmer
 from farspan.text.document import Segment
 
-FAMILIES = ("retain", "store", "compress", "order", "positions", "prefill", "fetch")
+FAMILIES = ("retain", "store", "compress", "order", "positions", "prefill", "fetch", "parallel")
 
 
 def check_method(method: str | type[Method] | Method, *, models: Sequence[str] = ("llama", "gemma3")) -> None:
@@ -60,6 +62,9 @@ def check_method(method: str | type[Method] | Method, *, models: Sequence[str] =
         _check_round_trip(plan)
         if isinstance(given, Skimmer):
             check_skimmer(plan.methods[0])
+            return
+        if isinstance(given, Parallel):
+            check_parallel(given, list(models))
             return
         if isinstance(given, Compressor):
             _check_compressor(given)
