@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from farspan.attention import Rows, attend
+from farspan.attention.scaling import Scaling
 from farspan.cache import DenseBlock, Extent, LayerCache
 from farspan.cache.pieces import Pieces
 from farspan.methods.parallel.ape import Ape
@@ -157,3 +158,17 @@ def test_a_sequence_that_weighs_goes_its_way_beside_one_that_does_not() -> None:
     together = attend(query, [Rows(layers[0], 0, 2, pieces=rule), Rows(layers[1], 2, 3)], 1.0)
     assert torch.equal(together[:2], attend(query[:, :2], [Rows(layers[0], 0, 2, pieces=rule)], 1.0))
     assert torch.equal(together[2:], attend(query[:, 2:], [Rows(layers[1], 0, 3)], 1.0))
+
+
+def test_capped_scores_are_capped_before_they_are_sharpened_and_sinks_take_weight_once() -> None:
+    """Scores 2 | 1, 3 capped at 2: 2·tanh(score / 2), then divided by 1/2; a sink with logit 0.5 beside all of them."""
+    keys, values = torch.tensor([1.0, 3.0, 2.0])[:, None], torch.tensor([1.0, 0.0, 0.0])[:, None]
+    layer = layer_of([keys], [values], [torch.arange(3)], 0, 1)
+    rule = Pieces(((0, 2),), temperature=0.5, scale=0.8)
+    one, two, own = (2 * math.tanh(score / 2) for score in (1, 3, 2))
+    together = math.exp(one / 0.5) + math.exp(two / 0.5)
+    amount = together ** (0.8 * 0.5)
+    wanted = math.exp(one / 0.5) / together * amount / (amount + math.exp(own) + math.exp(0.5))
+    scaling = Scaling(1.0, softcap=2.0, sinks=torch.tensor([0.5]))
+    got = attend(torch.ones(1, 1, 1), [Rows(layer, 0, 1, pieces=rule)], scaling)
+    assert got.item() == pytest.approx(wanted, abs=1e-5)

@@ -16,6 +16,7 @@ from torch import Tensor
 from farspan.attention import native
 from farspan.attention.kernels import partial_attention
 from farspan.attention.merge import Index, Merger
+from farspan.attention.scaling import at_temperature
 from farspan.cache import Extent, Piece
 from farspan.cache.pieces import Pieces
 
@@ -71,7 +72,7 @@ def _one(query: Tensor, row: Rows, scaling: float, few: bool, tails: Tails) -> T
         target.add(*of_groups, slice(0, heads), every)
     together = _best(apart, rule.top) if chooses else apart[0]
     rest.add(together.out, together.lse * (rule.scale * rule.temperature), slice(0, heads), every)
-    return rest.out.flatten(0, 1).transpose(0, 1).to(query.dtype)
+    return rest.finished(scaling, query.dtype)
 
 
 def _target(
@@ -80,7 +81,7 @@ def _target(
     """Where a part belongs, and what its scores are multiplied with."""
     if number is None:
         return rest, scaling
-    return apart[number if chooses else 0], scaling / rule.temperature
+    return apart[number if chooses else 0], at_temperature(scaling, rule.temperature)
 
 
 def _best(apart: list[Merger], top: int) -> Merger:

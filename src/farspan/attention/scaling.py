@@ -50,6 +50,14 @@ def scored(products: Tensor, scaling: float) -> Tensor:
     return scores if cap is None else scores.div_(cap).tanh_().mul_(cap)
 
 
+def at_temperature(scaling: float, temperature: float) -> float:
+    """The scaling of scores that are divided by a temperature, capped as before; sinks are left to what it is merged
+    with.
+    """
+    cap = softcap_of(scaling)
+    return Scaling(float(scaling) / temperature, softcap=None if cap is None else cap / temperature)
+
+
 def sunk(out: Tensor, lse: Tensor, scaling: float, heads: slice | None = None) -> Tensor:
     """out [Hk, G, T, Dv] of whole softmaxes whose log-sum-exp is lse [Hk, G, T] -> with the weight that sinks take;
     `heads` says which key-value heads these are, where they are not all.
@@ -68,4 +76,4 @@ def with_sinks(lse: Tensor, scaling: float) -> Tensor:
     return lse if sinks is None else torch.logaddexp(lse, sinks.to(lse.device)[:, None])
 
 
-__all__ = ["Scaling", "of_heads", "scored", "sinks_of", "softcap_of", "sunk", "with_sinks"]
+__all__ = ["Scaling", "at_temperature", "of_heads", "scored", "sinks_of", "softcap_of", "sunk", "with_sinks"]
