@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from farspan.attention import native
-from farspan.attention.kernels import partial_attention
+from farspan.attention.kernels import FewRows, partial_attention
 from farspan.attention.merge import Index, Merger
 from farspan.attention.scaling import at_temperature
 from farspan.cache import Extent, Piece
@@ -27,10 +26,10 @@ Tails = Callable[["Rows", Tensor, float], Iterator[tuple[Tensor, Tensor, Index]]
 Run = tuple[int | None, slice, Tensor, Tensor]  # of which piece, which heads, keys [h, n, D], values [h, n, Dv]
 
 
-def attend(query: Tensor, rows: Sequence[Rows], scaling: float, few: bool, tails: Tails) -> Tensor:
+def attend(query: Tensor, rows: Sequence[Rows], scaling: float, few: FewRows | None, tails: Tails) -> Tensor:
     """query [Hq, ΣT, D] -> out [ΣT, Hq, Dv] in its dtype, as `attend.attend`, of rows that all have pieces.
 
-    `few` says that the C++ kernels serve; `tails(row, grouped, scaling)` attends to one row's tail.
+    `few` are the kernels for few query rows, where they serve; `tails(row, grouped, scaling)` attends to one tail.
     """
     out = query.new_empty(query.shape[1], query.shape[0], rows[0].cache.tail.values.shape[-1])
     for row in rows:
@@ -39,7 +38,7 @@ def attend(query: Tensor, rows: Sequence[Rows], scaling: float, few: bool, tails
     return out
 
 
-def _one(query: Tensor, row: Rows, scaling: float, few: bool, tails: Tails) -> Tensor:
+def _one(query: Tensor, row: Rows, scaling: float, few: FewRows | None, tails: Tails) -> Tensor:
     rule = row.pieces
     assert rule is not None
     heads = row.cache.tail.keys.shape[0]
@@ -55,19 +54,20 @@ def _one(query: Tensor, row: Rows, scaling: float, few: bool, tails: Tails) -> T
     every = slice(0, tokens)
     for out, lse, some in tails(row, grouped, scaling):
         rest.add(out, lse, slice(0, heads), some)
-    known: dict[int | None, list[native.Part]] = {}
+    known: dict[int | None, list[Any]] = {}
     for extent in row.cache.extents:
         number, whole = _piece_of(extent, rule)
-        part = native.part_of(extent) if few and whole else None
-        if part is not None:
-            known.setdefault(number if chooses or number is None else 0, []).append(native.seen_by(part, every))
+        part = few.part_of(extent) if few is not None and whole else None
+        if few is not None and part is not None:
+            known.setdefault(number if chooses or number is None else 0, []).append(few.seen_by(part, every))
             continue
         for its, some, keys, values in _runs(extent, rule):
             target, factor = _target(its, rest, apart, chooses, scaling, rule)
             target.add(*partial_attention(grouped[some], keys, values, factor, None), some, every)
     for number, parts in known.items():
         target, factor = _target(number, rest, apart, chooses, scaling, rule)
-        out, lse = native.attend(query, heads, size, factor, parts, torch.float32)
+        assert few is not None
+        out, lse = few.attend(query, heads, size, factor, parts, torch.float32)
         of_groups = out.transpose(0, 1).unflatten(0, (heads, -1)), lse.unflatten(0, (heads, -1))
         target.add(*of_groups, slice(0, heads), every)
     together = _best(apart, rule.top) if chooses else apart[0]
