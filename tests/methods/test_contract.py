@@ -180,7 +180,7 @@ class Shuffled(Compressor):
 class Unfamiliar(Method):
     """Of a family that nobody tests."""
 
-    name, family, slot = "unfamiliar", "fetch", "fetch"
+    name, family, slot = "unfamiliar", "speculate", "speculate"
 
 
 @pytest.mark.parametrize(
