@@ -49,30 +49,30 @@ def test_a_local_ray_makes_the_records_of_one_process(tmp_path: Path) -> None:
     assert where["threads"] == 1 and where["device"] == "cpu"
 
 
-def test_a_worker_makes_the_records_of_a_place() -> None:
+def test_a_worker_makes_the_records_of_a_batch() -> None:
     wanted = settings()
-    (place, *_) = wanted.places(wanted.cells[0])
+    (batch, *_) = wanted.batches(wanted.cells[0])
     worker = Worker(Coin, 1, wanted.seed)
-    assert [r.plan for records in worker.evaluate(place, wanted.columns) for r in records] == [
+    assert [r.plan for records in worker.evaluate(batch, wanted.columns) for r in records] == [
         *["full"] * 2,
         *["window:40 | int8"] * 2,
     ]
     assert worker.told()[0] == Coin().describe()
 
 
-def test_a_cell_that_may_stop_early_has_one_place_under_way() -> None:
+def test_a_cell_that_may_stop_early_has_one_batch_under_way() -> None:
     wanted = settings()
-    queues = {cell: wanted.places(cell) for cell in wanted.cells}
+    queues = {cell: wanted.batches(cell) for cell in wanted.cells}
     draw = Draw(queues, one_by_one=True)
     first, second = draw.next(), draw.next()
     assert first is not None and second is not None and draw.next() is None
     assert (first.cell.length, second.cell.length) == (160, 240)
     draw.done(second)
     third = draw.next()
-    assert third is not None and (third.cell.length, third.index) == (240, 1)
-    every = Draw({cell: wanted.places(cell) for cell in wanted.cells}, one_by_one=False)
-    places = [place for _ in range(7) if (place := every.next()) is not None]
-    assert [(p.cell.length, p.index) for p in places] == [(n, i) for n in (160, 240) for i in range(3)]
+    assert third is not None and (third.cell.length, third.indices) == (240, (1,))
+    every = Draw({cell: wanted.batches(cell) for cell in wanted.cells}, one_by_one=False)
+    batches = [batch for _ in range(7) if (batch := every.next()) is not None]
+    assert [(b.cell.length, b.indices) for b in batches] == [(n, (i,)) for n in (160, 240) for i in range(3)]
 
 
 def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

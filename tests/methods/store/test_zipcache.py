@@ -80,9 +80,9 @@ def test_the_entries_that_the_last_queries_look_at_are_the_salient_ones() -> Non
 
     real = Step.layer
 
-    def noted(self, index, query, keys, values, scaling):
+    def noted(self, index, query, keys, values, scaling, pairs=None):
         asked.setdefault(index, torch.cat([query, keys.repeat_interleave(2, 0)], 0) * 1.0)
-        return real(self, index, query, keys, values, scaling)
+        return real(self, index, query, keys, values, scaling, pairs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "layer", noted)
