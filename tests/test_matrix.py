@@ -187,7 +187,7 @@ def test_a_fork_equals_its_parent_shares_its_storage_and_leaves_it_untouched(mad
     assert longer.held_bytes == allocated_bytes(longer._cache) and places(longer) != places(made.row)
     newest = (made.row.seen - 9, made.row.seen)
     if "zipcache" in made.plan:
-        with pytest.raises(PlanDoesNotApply, match="zipcache packs by queries, and none are at hand .* another store"):
+        with pytest.raises(PlanDoesNotApply, match=r"zipcache packs by queries, and none are at hand .* another"):
             fork.drop(newest)
     else:
         kept = [layer for layer in fork.drop(newest).inspect() if layer.window is None]
@@ -235,7 +235,7 @@ def test_no_method_of_either_family_is_left_out(folder: Path) -> None:
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("retain", RETAIN)
-def test_a_model_whose_layers_all_slide_and_a_profile_of_another_are_refused(
+def test_layers_that_all_slide_and_a_profile_of_another_model_are_refused(
     retain: str, store: str, folder: Path
 ) -> None:
     reason = "all 3 layers of this model have a sliding window of their own"
