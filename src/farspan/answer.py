@@ -92,6 +92,9 @@ class ReadCost:
     repacked: int = 0
     """Entries, over all heads, that a store had packed and that were packed anew because they had to move: they lost a
     little once more."""
+    pairs: float | None = None
+    """Under a prefill method: of the pairs of a query and a key that a dense read of the same tokens computes, the
+    share that its patterns showed."""
 
 
 @dataclass(frozen=True)

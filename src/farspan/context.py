@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -13,10 +14,10 @@ from torch import Tensor
 from farspan.answer import Answer, LayerView, ReadCost, Scored, Timings, Usage
 from farspan.asking import Asking, Stream
 from farspan.cache import SequenceCache
-from farspan.errors import UsageError
+from farspan.errors import PlanError, UsageError
 from farspan.plan import Plan
 from farspan.runtime.dropping import drop, token_mask
-from farspan.runtime.fetching import Fetching
+from farspan.runtime.fetching import Fetching, refetch
 from farspan.runtime.likelihood import Fed, score
 from farspan.runtime.packing import Packing
 from farspan.runtime.positions import PositionSpec
@@ -184,6 +185,30 @@ class Context:
     def fork(self) -> Context:
         """An independent copy that shares all storage (which is immutable)."""
         return self._with(self._cache.fork())
+
+    def under(self, plan: str | Plan) -> Context:
+        """The same entries, asked under a plan that would have read alike -> a new context: it fetches otherwise, or
+        not at all.
+
+        What was read is shared; an index is made where the plan's method wants one, which `cost` includes. Raises
+        PlanError for a plan that reads in another way, PlanDoesNotApply.
+        """
+        chosen = Plan.parse(plan)
+        self.model.check(chosen)
+        if chosen.reading != self.plan.reading:
+            raise PlanError(
+                f"this was read under '{self.plan}', and '{chosen}' reads in another way: plans that read alike differ "
+                "in a method that fetches for questions alone (read=false). Read the text again"
+            )
+        began, cache = time.perf_counter(), self._cache.fork()
+        refetch(cache, Fetching.of(chosen))
+        cost = replace(
+            self.cost,
+            seconds=self.cost.seconds + time.perf_counter() - began,
+            peak_bytes=max(self.cost.peak_bytes, cache.nbytes),
+            stated_peak_bytes=max(self.cost.stated_peak_bytes, cache.nbytes),
+        )
+        return replace(self._with(cache, cost=cost), plan=chosen)
 
     def drop(self, *spans: Segment | range | tuple[int, int]) -> Context:
         """Forget tokens that are done with (a finished turn, a tool's output) -> a new context; positions stay.

@@ -145,7 +145,7 @@ class Model:
         for positions in dict.fromkeys(specs):
             together = [i for i, spec in enumerate(specs) if spec is positions]
             report = read(self.runtime(positions), [jobs[i] for i in together], progress)
-            cost |= {i: _cost(report, jobs[i]) for i in together}
+            cost |= {i: _cost(report, jobs[i], pairs) for i, pairs in zip(together, report.pairs, strict=True)}
         return [
             Context(self, chosen, specs[i], each.tokens, cost[i], job.cache)
             for i, (each, job) in enumerate(zip(fed, jobs, strict=True))
@@ -180,7 +180,7 @@ class Model:
         context.positions.check(context.next_position + ids.numel() + 1, f"appending {ids.numel()} tokens")
         job = Job(context._cache.fork(), ids, context.plan, self._probe(probe), nontext, self._kinds(context.plan))
         report = read(self.runtime(context.positions), [job], progress)
-        cost = _cost(report, job)
+        cost = _cost(report, job, report.pairs[0])
         return context._with(job.cache, tokens=tokens, cost=cost, _unfed=None)
 
     def compose(self, contexts: Sequence[Context], plan: str | Plan | None = None) -> Context:
@@ -379,6 +379,6 @@ def _method(plan: Plan) -> Positions | None:
     return method
 
 
-def _cost(report: Report, job: Job) -> ReadCost:
+def _cost(report: Report, job: Job, pairs: float | None) -> ReadCost:
     seen = job.cache.seen
-    return ReadCost(report.seconds, job.ids.numel(), report.peak_bytes, report.stated_peak_bytes, seen)
+    return ReadCost(report.seconds, job.ids.numel(), report.peak_bytes, report.stated_peak_bytes, seen, pairs=pairs)

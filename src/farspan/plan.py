@@ -122,6 +122,13 @@ class Plan:
         budgets = [_budget(method) for method in self.methods if method.slot in RETAIN]
         return next((budget for budget in budgets if budget is not None), None)
 
+    @property
+    def reading(self) -> tuple[object, ...]:
+        """What a read goes by: plans that are equal in this can share one reading (`Context.under`)."""
+        in_bytes = self.budget is not None and self.budget.kind == "bytes"  # which an index counts towards
+        parts = (method if in_bytes else method.reading() for method in self.methods)
+        return tuple(part for part in parts if part is not None)
+
     def __str__(self) -> str:
         """The canonical text: slots in order, and only what differs from the defaults."""
         return " | ".join(method_values.text(method) for method in self.methods) or DEFAULT

@@ -75,6 +75,10 @@ class Method:
     def check(self) -> None:
         """Raise PlanError where parameter values are out of range or wrong together; plans call this."""
 
+    def reading(self) -> object:
+        """What of it a read goes by: methods that are equal in this read alike. None: it acts when asked alone."""
+        return self
+
 
 class Parameter(NamedTuple):
     """One parameter of a method; `default` is dataclasses.MISSING where a value must be given."""

@@ -181,6 +181,20 @@ def test_what_a_slice_sees_falls_into_what_all_of_it_sees_and_the_edges(sight, f
     assert sorted(every + edges) == some
 
 
+@settings(max_examples=60)
+@given(sights(), sights(), st.integers(0, 120), st.integers(0, 40), st.one_of(st.none(), st.integers(0, 200)))
+def test_pairs_are_those_that_queries_see(one, other, first, more, since):
+    def seen(sight: Sight, last: int) -> int:
+        return int(sight.sees(torch.arange(first, last + 1), torch.arange(last + 1)).sum())
+
+    last = first + more
+    assert one.pairs(first, last) == seen(one, last)
+    sparse = min(last, last if since is None else max(first, since) - 1)
+    dense = sum(q + 1 for q in range(max(first, sparse + 1), last + 1))
+    pattern = Pattern(heads=(one, other), dense_from=since)
+    assert pattern.pairs(first, last) == (seen(one, sparse) + seen(other, sparse)) / 2 + dense
+
+
 def _indices(chosen) -> list[int]:
     return sorted([*(i for run in chosen.runs for i in range(run.start, run.stop)), *chosen.single.tolist()])
 

@@ -61,6 +61,26 @@ def test_the_json_result_has_the_cells(run: Run, command: tuple) -> None:
     assert told["settings"]["samples"] == 2
 
 
+def test_what_is_fetched_and_read_under_patterns_is_told(run: Run, tiny_path: Path) -> None:
+    plans = ("--plan", "full", "--plan", "topk:20(recent=8)", "--plan", "ashape(sinks=2, window=20)")
+    asked = ("eval", tiny_path, *plans, "--task", "letters", "--lengths", "160", "--samples", "2", "-o", "run")
+    first = run(*asked, "--recall")
+    assert first.code == 0 and "note: recall was measured" in first.err
+    (head,) = (line for line in first.out.splitlines() if line.startswith("cost "))
+    assert head.endswith("tokens/s  recall  entries read  pairs")
+    (fetched,) = (line for line in first.out.splitlines() if re.match(r"topk:20\(recent=8\) +160 ", line))
+    assert re.search(r" \d+\.\d% +\d+ +-$", fetched)
+    (patterned,) = (line for line in first.out.splitlines() if re.match(r"ashape\(.*\) +160 ", line))
+    assert re.search(r" - +- +\d+%$", patterned)
+    whole, file = results(Path("run")), Path("run/samples.jsonl")
+    os.truncate(file, file.stat().st_size // 2)
+    assert run("eval", "--resume", "run").code == 0 and results(Path("run")) == whole
+    refused = run(*asked)
+    assert refused.code == 2 and "model: recall: was True, now None" in refused.err
+    endpoint = run("eval", "http://localhost:1/v1", "--task", "letters", "--recall")
+    assert endpoint.code == 2 and "--recall is for a model on this machine" in endpoint.err
+
+
 def test_the_same_command_goes_on_and_so_does_resume(run: Run, command: tuple) -> None:
     run(*command, "--quiet")
     file, whole = Path("run/samples.jsonl"), results(Path("run"))

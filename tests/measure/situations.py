@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Self
@@ -113,8 +113,8 @@ class Coin:
     def check(self, plans: Sequence[Plan]) -> None:
         pass
 
-    def answer(self, passages: Sequence[Passage], plan: Plan, mode: Mode) -> list[list[Outcome]]:
-        return [self.toss(passage, plan, mode) for passage in passages]
+    def answer(self, passages: Sequence[Passage], plans: Sequence[Plan], mode: Mode) -> Iterator[list[list[Outcome]]]:
+        return ([self.toss(passage, plan, mode) for passage in passages] for plan in plans)
 
     def toss(self, passage: Passage, plan: Plan, mode: Mode) -> list[Outcome]:
         self.asked.append((passage.id, plan.hash, mode))

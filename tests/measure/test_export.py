@@ -23,6 +23,7 @@ from tests.measure.synthetic import changed, records, write
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
     made = records(contexts=3, lengths=(1024, 2048))
+    made = changed(made, lambda r: r.index == 1 and r.plan == "int4", recall=(0.5, 0.75), entries_read=64.0)
     made = changed(made, lambda r: r.index == 0 and r.plan == "int4", status="error", error="no memory", official=None)
     return Summary(load([write(tmp_path_factory.mktemp("run"), made)]))
 
@@ -35,6 +36,7 @@ def test_csv_has_a_row_per_cell(summary: Summary):
     assert cell.official is not None
     assert (first["n"], first["contexts"], first["errors"]) == ("2", "2", "1")
     assert float(first["official"]) == cell.official.mean and float(first["official_low"]) == cell.official.low
+    assert float(first["recall"]) == 0.625 and float(first["entries_read"]) == 64
     assert float(first["held_bytes"]) == cell.costs.held_bytes and first["ranked"] == "True"
 
 
@@ -45,6 +47,7 @@ def test_parquet_has_a_row_per_sample_with_every_field(summary: Summary, tmp_pat
     every = summary.frame.runs[0].records
     assert len(rows) == len(every) and list(rows[0]) == ["run", *Record.__dataclass_fields__]
     by_key = {(row["id"], row["plan"]): row for row in rows}
+    assert {tuple(row["recall"]) for row in rows if row["recall"]} == {(0.5, 0.75)}
     for record in every[::97]:
         row = by_key[record.id, record.plan]
         assert row["official"] == record.official and row["references"] == list(record.references)

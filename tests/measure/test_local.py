@@ -11,9 +11,11 @@ from farspan.context import Context
 from farspan.measure.counter import asked_of
 from farspan.measure.evidence import Holdings
 from farspan.measure.execute import evaluate, without_times
+from farspan.measure.local import LocalModel
 from farspan.measure.outcome import Outcome
 from farspan.measure.record import Mode, Record
 from farspan.measure.settings import Batch, Cell, Column
+from farspan.model import Model
 from farspan.plan import Plan
 from farspan.tasks.base import Passage, Question, seeded
 from tests.measure.situations import FILL, Letters, subject
@@ -30,7 +32,7 @@ def evaluated(task: Letters, plan: str, mode: Mode = "agnostic", kind: str = "ll
 
 
 def answered(passage: Passage, questions: Sequence[Question], plan: Plan, mode: Mode) -> list[Outcome]:
-    (outcomes,) = subject().answer([replace(passage, questions=tuple(questions))], plan, mode)
+    ((outcomes,),) = subject().answer([replace(passage, questions=tuple(questions))], [plan], mode)
     return outcomes
 
 
@@ -188,7 +190,80 @@ def test_a_reading_that_fails_spoils_no_other_of_its_batch() -> None:
     model, passages = subject("gpt2"), [Passage(context=FILL * n, questions=()) for n in (2, 400, 3)]
     asked = Question(text="Why?", references=("",), max_new_tokens=3)
     passages = [replace(passage, questions=(asked,)) for passage in passages]
-    (first,), (second,), (third,) = model.answer(passages, Plan.parse("full"), "agnostic")
+    (((first,), (second,), (third,)),) = model.answer(passages, [Plan.parse("full")], "agnostic")
     assert first.error is None and third.error is None and first.reply_tokens and third.reply_tokens
     assert second.error is not None and "1024" in second.error
-    assert model.answer([], Plan.parse("full"), "aware") == []
+    assert list(model.answer([], [Plan.parse("full")], "aware")) == [[]]
+
+
+FETCHING = ("full", "topk:20(recent=8)", "quest:16(page=8, recent=8)", "int8", "int8 | topk:20(recent=8)")
+
+
+@pytest.mark.parametrize("mode", ["agnostic", "aware"])
+def test_plans_that_read_alike_share_a_reading_and_answer_as_alone(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = (*FETCHING, "snapkv:60(window=8)", "snapkv:60(window=8) | topk:20(recent=8)")
+    columns, batch = [Column(Plan.parse(text), mode) for text in texts], Batch(Cell(Letters(), LENGTH), (1, 2))
+    alone = {c: next(iter(evaluate(subject(), batch, [c], 0))) for c in columns}
+    read = Model.read
+    plans: list[str] = []
+
+    def counted(self: Model, documents: object, plan: Plan, **options: object) -> Context:
+        plans.append(str(plan))
+        return read(self, documents, plan, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Model, "read", counted)
+    together = list(evaluate(subject(), batch, columns, 0))
+    assert plans == ["full"] * 2 + ["int8"] * 2 + ["snapkv:60(window=8)"] * (2 if mode == "agnostic" else 4)
+    assert len(together) == len(columns)
+    for records in together:
+        (column,) = {Column(Plan.parse(record.plan), record.mode) for record in records}
+        ours, theirs = ([replace(without_times(r), peak_bytes=0) for r in its] for its in (records, alone[column]))
+        assert ours == theirs
+
+
+def test_a_plan_that_fails_spoils_no_other_of_its_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    under = Context.under
+
+    def fails(self: Context, plan: Plan) -> Context:
+        if "quest" in str(plan):
+            raise MemoryError("no room for an index")
+        return under(self, plan)
+
+    monkeypatch.setattr(Context, "under", fails)
+    columns = [Column(Plan.parse(text), "agnostic") for text in FETCHING[:3]]
+    full, topk, quest = evaluate(subject(), Batch(Cell(Letters(), LENGTH), (1,)), columns, 0)
+    assert all(record.error == "no room for an index" and record.held for record in quest)
+    assert not any(record.error for record in (*full, *topk))
+
+
+def test_recall_is_measured_where_a_plan_fetches() -> None:
+    model = subject().model
+    columns = [Column(Plan.parse(text), "agnostic") for text in FETCHING[:2]]
+    measured = LocalModel(model, recall=True)
+    full, fetched = evaluate(measured, Batch(Cell(Letters(), LENGTH), (1,)), columns, 0)
+    plain = list(evaluate(subject(), Batch(Cell(Letters(), LENGTH), (1,)), columns, 0))[1]
+    passage, _ = evaluated(Letters(), "full")
+    context = model.read(passage.context, FETCHING[1])
+    for record, without, question in zip(fetched, plain, passage.questions, strict=True):
+        answer = context.ask(asked_of(question), max_new_tokens=question.max_new_tokens, recall=True)
+        assert answer.recall and record.recall == pytest.approx([layer.mass for layer in answer.recall], abs=1e-6)
+        assert record.entries_read == pytest.approx(sum(layer.read for layer in answer.recall) / len(answer.recall))
+        assert 0 < min(record.recall) < 1 and without.recall is None and without.reply == record.reply
+        assert Record.from_line(record.to_line()) == record
+    assert not any(record.recall or record.entries_read for record in full)
+    assert measured.describe() == {**subject().describe(), "recall": True}
+    assert "recall was measured" in measured.notes()[0]
+
+
+def test_a_pattern_says_which_share_of_the_pairs_it_showed() -> None:
+    _, (record, _) = evaluated(Letters(), "ashape(sinks=2, window=20)")
+    context = subject().model.read(FILL * 30, "ashape(sinks=2, window=20)")
+    tokens = context.seen
+    shown = sum(min(p + 1, 20) + min(2, max(0, p + 1 - 20)) for p in range(tokens))
+    assert context.cost.pairs == pytest.approx(shown / (tokens * (tokens + 1) / 2))
+    layered = subject().model.read(FILL * 30, "trianglemix(start=1, sinks=2, window=20, last=9) | layerwise(chunk=64)")
+    late = sum(p + 1 - min(p + 1, 20) - min(2, max(0, p + 1 - 20)) for p in range(tokens - 9, tokens))
+    share = (1 + 2 * (shown + late) / (tokens * (tokens + 1) / 2)) / 3
+    assert layered.cost.pairs == pytest.approx(share), "one layer dense, two with their last rows dense"
+    assert record.pairs is not None and 0 < record.pairs < 1
+    assert evaluated(Letters(), "full")[1][0].pairs is None

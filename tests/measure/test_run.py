@@ -82,7 +82,7 @@ class Dying(Coin):
         super().__init__(rate)
         self.lives = lives
 
-    def answer(self, *arguments: object) -> list:  # type: ignore[override]
+    def answer(self, *arguments: object) -> Iterator:  # type: ignore[override]
         self.lives -= 1
         if self.lives < 0:
             raise Killed
@@ -259,10 +259,10 @@ def test_batches_stay_the_same_however_often_a_run_is_cut(tmp_path: Path, seed: 
     class Keen(Dying):
         """Its answers depend on what else is answered with them."""
 
-        def answer(self, passages, plan, mode):  # type: ignore[no-untyped-def, override]
+        def answer(self, passages, plans, mode):  # type: ignore[no-untyped-def, override]
             together = "".join(passage.id for passage in passages)
-            outcomes = super().answer(passages, plan, mode)
-            return [[replace(o, reply=f"{o.reply} {together}") for o in its] for its in outcomes]
+            for outcomes in super().answer(passages, plans, mode):
+                yield [[replace(o, reply=f"{o.reply} {together}") for o in its] for its in outcomes]
 
     wanted, random = settings(samples=5, batch=2), Random(seed)
     run(wanted, Keen(100), tmp_path / "whole")
@@ -289,9 +289,9 @@ def test_time_left_goes_by_the_pace_of_each_task(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("farspan.measure.run.time.perf_counter", lambda: clock[0])
 
     class Slow(Coin):
-        def answer(self, passages, plan, mode):  # type: ignore[no-untyped-def, override]
+        def answer(self, passages, plans, mode):  # type: ignore[no-untyped-def, override]
             clock[0] += 9.0 if len(passages[0].questions) == 3 else 1.0
-            return super().answer(passages, plan, mode)
+            return super().answer(passages, plans, mode)
 
     told: list[RunProgress] = []
     slow = replace(Letters(questions=3), name="slow")

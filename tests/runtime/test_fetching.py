@@ -76,6 +76,68 @@ def test_another_methods_index_is_made_anew() -> None:
     assert ask(other, QUESTIONS[0], "single")[0].token_ids == ask(again, QUESTIONS[0], "single")[0].token_ids
 
 
+NOTED = "infllm:32(block=8, recent=8, sinks=2, read=false)"
+
+
+@pytest.mark.parametrize(
+    ("read", "plan"),
+    [
+        ("full", INDEXED),
+        (INDEXED, "full"),
+        (INDEXED, "magicpig:16(recent=8)"),
+        ("int8", INDEXED + " | int8"),
+        ("snapkv:60(window=8)", INDEXED + " | snapkv:60(window=8)"),
+        ("adakv:60 | snapkv(window=8)", "topk:9(recent=8) | adakv:60 | snapkv(window=8)"),
+        (NOTED, NOTED.replace("32", "64")),
+    ],
+)
+def test_a_context_under_another_plan_is_that_plans_own(read: str, plan: str, tmp_path: Path) -> None:
+    model, _ = pair("llama")
+    first, own = model.read(LONG, read), model.read(LONG, plan)
+    before, asked = first.held_bytes, ask(first, QUESTIONS[0], "single")[0]
+    other = first.under(plan)
+    assert other.plan == own.plan and other.held_bytes == own.held_bytes == allocated_bytes(other._cache)
+    assert other.cost.peak_bytes >= other.held_bytes and other.cost.seconds > first.cost.seconds
+    theirs = ask(own, QUESTIONS[0], "single")[0]
+    answers = [ask(other, QUESTIONS[0], "single")[0]]
+    other.save(tmp_path / "other.ctx")
+    answers += [ask(each, QUESTIONS[0], "single")[0] for each in (model.open(tmp_path / "other.ctx"), other)]
+    assert [a.token_ids for a in answers] == [theirs.token_ids] * 3
+    assert answers[0].context.held_bytes == theirs.context.held_bytes
+    assert first.held_bytes == before, "what was read keeps its own index"
+    assert ask(first, QUESTIONS[0], "single")[0].token_ids == asked.token_ids
+
+
+def test_storage_is_shared_between_plans_and_turns_go_on() -> None:
+    model, _ = pair("llama")
+    context, pieces = model.read(LONG, "int8 | topk:20(recent=8)"), INDEXED + " | concat(chunk=64)"
+    turn = ask(context, QUESTIONS[0], "single", tokens=140)[0].context
+    other = turn.under("int8 | " + INDEXED)
+    for mine, its in zip(turn._cache.layers, other._cache.layers, strict=True):
+        assert all(a.block is b.block for a, b in zip(mine.extents, its.extents, strict=True))
+    plain = turn._with(turn._cache.fork(), plan=Plan.parse("int8"))
+    pairs = (other.under("int8"), plain), (model.read(LONG, "concat(chunk=64)").under(pieces), model.read(LONG, pieces))
+    for mine, its in pairs:
+        assert ask(mine, QUESTIONS[1], "single")[0].token_ids == ask(its, QUESTIONS[1], "single")[0].token_ids
+
+
+@pytest.mark.parametrize(
+    ("read", "plan"),
+    [
+        ("full", "int8"),
+        ("full", "topk:64(read=true)"),
+        ("full", NOTED),
+        (NOTED, NOTED.replace("block=8", "block=4")),
+        (NOTED, NOTED.replace("recent=8", "recent=9")),
+        ("snapkv:60KiB(window=8)", INDEXED + " | snapkv:60KiB(window=8)"),
+    ],
+)
+def test_a_plan_that_reads_in_another_way_needs_another_reading(read: str, plan: str) -> None:
+    model, _ = pair("llama")
+    with pytest.raises(PlanError, match=r"reads in another way.*Read the text again"):
+        model.read(LONG, read).under(plan)
+
+
 @pytest.mark.parametrize(
     ("plan", "error", "words"),
     [

@@ -53,6 +53,22 @@ class Sight:
             seen |= torch.isin(keys, self.columns)
         return seen & (distance >= 0)
 
+    def pairs(self, first: int, last: int) -> int:
+        """How many pairs of a query at first..last and a key that it sees there are, were every key held."""
+        queries, spans = torch.arange(first, last + 1), ((0, self.window), *self.bands)
+        count = int((queries + 1).clamp_max(self.sinks).sum())
+        for near, far in spans:
+            oldest = (queries - far + 1).clamp_min(self.sinks)
+            count += int((queries - near - oldest + 1).clamp_min(0).sum())
+        if self.columns is None:
+            return count
+        columns = self.columns[(self.columns >= self.sinks) & (self.columns <= last)].long().cpu()
+        count += int((last + 1 - columns.clamp_min(first)).sum())
+        for near, far in spans:  # what is seen as near or in a band counts once
+            newest = (columns + far - 1).clamp_max(last)
+            count -= int((newest - (columns + near).clamp_min(first) + 1).clamp_min(0).sum())
+        return count
+
     def some(self, first: int, last: int, keys: Tensor) -> Chosen:
         """keys [n] at ascending positions -> those which some query at first..last sees."""
         spans = self._some(first, last)
@@ -157,7 +173,20 @@ class Pattern:
         since = position if self.dense_from is None else min(position, self.dense_from)
         return replace(self, dense_from=since)
 
+    def pairs(self, first: int, last: int) -> float:
+        """How many pairs of a query at first..last and a key that it sees there are, mean over heads, were every key
+        held.
+        """
+        since = last + 1 if self.dense_from is None else min(max(self.dense_from, first), last + 1)
+        below = sum(sight.pairs(first, since - 1) for sight in self.heads) / len(self.heads)
+        return below + dense_pairs(since, last)
+
     def sees_all(self, first: int, last: int) -> bool:
         """Whether queries at positions first..last see everything: as good as no pattern."""
         dense = self.dense_from is not None and self.dense_from <= first
         return dense or all(sight.sees_all(last) for sight in self.heads)
+
+
+def dense_pairs(first: int, last: int) -> int:
+    """How many pairs of a query at first..last and a key at its position or before there are."""
+    return (first + last + 2) * (last - first + 1) // 2

@@ -131,6 +131,19 @@ class Extent:
             keep=self._keep,
         )
 
+    def unindexed(self) -> Extent:
+        """The same entries in the same storage, without an index."""
+        return Extent(
+            self._block,
+            self._positions,
+            self.offsets,
+            shared=self.shared,
+            bounds=(self.first, self.last),
+            load=None if self.loaded else lambda: (self.block, self.positions),
+            nbytes=self._nbytes,
+            keep=self._keep,
+        )
+
     @property
     def heads(self) -> int:
         """Key-value heads Hk."""

@@ -41,6 +41,7 @@ def eval(
     truncate: bool = False,
     until: float | None = None,
     batch: int | None = None,
+    recall: bool = False,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     resume: Path | None = None,
     retry_errors: bool = False,
@@ -84,6 +85,8 @@ def eval(
         Stop a task early once every interval is within this, such as 0.05.
     batch
         Contexts answered together: faster, but times are then a batch's. Default: 1.
+    recall
+        Measure how much of full attention plans that fetch cover; their answers then take longer.
     output
         The run's folder. Default: named after the settings.
     resume
@@ -127,6 +130,7 @@ def eval(
         device=device,
         ray=ray,
         batch=batch,
+        recall=recall or None,
     )
     if resume is not None:
         settings, chosen = _resumed(resume, given, chosen, data)

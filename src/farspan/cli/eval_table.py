@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from farspan.cli.output import bytes_text, counted, rows, seconds_text
 
 if TYPE_CHECKING:
-    from farspan.measure.cells import Cell, Summary
+    from farspan.measure.cells import Cell, Costs, Summary
     from farspan.measure.estimate import Estimate
     from farspan.measure.frame import Column
     from farspan.measure.settings import Settings
@@ -39,17 +39,31 @@ def scores_table(found: Summary) -> str:
 
 
 def costs_table(found: Summary) -> str:
-    """Bytes and times, a line per column and length."""
-    lines = [["cost", "length", "held", "of full", "peak", "read", "first token", "tokens/s"]]
-    for column in found.frame.columns:
-        for number, length in enumerate(found.frame.lengths):
-            label = found.frame.label(column) if number == 0 else ""
-            lines.append([label, length_text(length), *_costs(found, column, length)])
+    """Bytes and times, and what else was measured, a line per column and length."""
+    each = [
+        (column, length, found.column_costs(column, length))
+        for column in found.frame.columns
+        for length in found.frame.lengths
+    ]
+    more = [name for name in _MEASURED if any(getattr(cost, name) is not None for *_, cost in each)]
+    heads = [_MEASURED[name][0] for name in more]
+    lines = [["cost", "length", "held", "of full", "peak", "read", "first token", "tokens/s", *heads]]
+    for column, length, cost in each:
+        label = found.frame.label(column) if length == found.frame.lengths[0] else ""
+        measured = [_known(getattr(cost, name), _MEASURED[name][1]) for name in more]
+        lines.append([label, length_text(length), *_costs(cost), *measured])
     return aligned(lines)
 
 
-def _costs(found: Summary, column: Column, length: int) -> list[str]:
-    cost = found.column_costs(column, length)
+_MEASURED = {
+    "recall": ("recall", lambda value: f"{value:.1%}"),
+    "entries_read": ("entries read", lambda value: f"{value:,.0f}"),
+    "pairs": ("pairs", lambda value: f"{value:.0%}"),
+}
+"""Costs that only some plans have: their head, and how they are written."""
+
+
+def _costs(cost: Costs) -> list[str]:
     share = cost.held_bytes / cost.full_bytes if cost.held_bytes is not None and cost.full_bytes else None
     return [
         _known(cost.held_bytes, bytes_text),

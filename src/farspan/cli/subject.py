@@ -31,6 +31,7 @@ class Chosen:
     dtype: str | None = None
     device: str | None = None
     ray: str | None = None
+    recall: bool | None = None
 
     @contextmanager
     def subject(self) -> Iterator[Subject]:
@@ -65,7 +66,7 @@ class Chosen:
         """A model on this machine; called in every worker of a cluster too."""
         from farspan.measure.local import LocalModel
 
-        return LocalModel(load_model(self.model, dtype=self.dtype, device=self.device))
+        return LocalModel(load_model(self.model, dtype=self.dtype, device=self.device), recall=bool(self.recall))
 
     @contextmanager
     def fan(self, subject: Subject, settings: Settings) -> Iterator[dict[str, Any]]:
@@ -97,7 +98,8 @@ class Chosen:
             return replace(
                 self, model=self.model or told["name"], url=self.url or told["source"], api=self.api or told["api"]
             )
-        return replace(self, model=self.model or told["model"], dtype=self.dtype or told["dtype"])
+        recall = self.recall or told.get("recall")
+        return replace(self, model=self.model or told["model"], dtype=self.dtype or told["dtype"], recall=recall)
 
 
 def chosen_by(

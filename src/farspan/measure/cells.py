@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from statistics import fmean, median
 from typing import Literal, NamedTuple
@@ -47,6 +47,12 @@ class Costs:
     """The median, as one slow answer should not hide the others."""
     tokens_per_second: float | None
     """The median."""
+    recall: float | None
+    """Share of full attention on what was fetched, mean over layers, tokens and answers."""
+    entries_read: float | None
+    """Per key-value head for a token of question or answer."""
+    pairs: float | None
+    """Of a dense read's pairs, the share that was computed under a prefill method."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +293,8 @@ class Summary:
         peaks = [c.peak_bytes for c in each if c.peak_bytes is not None]
         mean = {
             name: _mean(getattr(c, name) for c in each)
-            for name in ("held_bytes", "full_bytes", "read_seconds", "first_token_seconds", "tokens_per_second")
+            for name in (each.name for each in fields(Costs))
+            if name != "peak_bytes"
         }
         return Costs(**mean, peak_bytes=max(peaks, default=None))
 
@@ -312,6 +319,9 @@ def costs(records: Iterable[Record]) -> Costs:
         read_seconds=_mean(record.read_seconds for record in contexts),
         first_token_seconds=median(first) if first else None,
         tokens_per_second=median(speed) if speed else None,
+        recall=_mean(fmean(record.recall) for record in good if record.recall),
+        entries_read=_mean(record.entries_read for record in good),
+        pairs=_mean(record.pairs for record in contexts),
     )
 
 

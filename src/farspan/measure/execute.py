@@ -13,21 +13,36 @@ from farspan.tasks.base import Passage, Question, Score, Task, sample_id, seeded
 
 
 def evaluate(subject: Subject, batch: Batch, columns: Sequence[Column], seed: int) -> Iterator[list[Record]]:
-    """-> for each column the records of all questions of these contexts, in order.
+    """-> for each column the records of all questions of these contexts; columns that read alike follow one another.
 
     A passage that cannot be made is one record with an error for each column: nothing is dropped in silence.
     """
     made = [_made(subject, batch.cell, index, seed) for index in batch.indices]
+    passages = [passage for passage in made if isinstance(passage, Passage)]
+    for group in _reading_alike(columns):
+        answers = subject.answer(passages, [column.plan for column in group], group[0].mode)
+        for column, answered in zip(group, answers, strict=True):
+            left, records = iter(answered), []
+            for index, passage in zip(batch.indices, made, strict=True):
+                sample = _Sample(batch.cell, index, seed, column)
+                if isinstance(passage, Outcome):
+                    records.append(_record(sample, _NOTHING, 0, passage))
+                else:
+                    records += [_record(sample, passage, *each) for each in enumerate(next(left))]
+            yield records
+
+
+def _reading_alike(columns: Sequence[Column]) -> list[list[Column]]:
+    """Columns whose plans read alike in one mode, together; each group where its first one stood."""
+    groups: list[list[Column]] = []
     for column in columns:
-        answered = iter(subject.answer([p for p in made if isinstance(p, Passage)], column.plan, column.mode))
-        records = []
-        for index, passage in zip(batch.indices, made, strict=True):
-            sample = _Sample(batch.cell, index, seed, column)
-            if isinstance(passage, Outcome):
-                records.append(_record(sample, _NOTHING, 0, passage))
-            else:
-                records += [_record(sample, passage, *each) for each in enumerate(next(answered))]
-        yield records
+        same = (g for g in groups if g[0].mode == column.mode and g[0].plan.reading == column.plan.reading)
+        group = next(same, None)
+        if group is None:
+            groups.append([column])
+        else:
+            group.append(column)
+    return groups
 
 
 _NOTHING = Passage(context="", questions=(Question(text="", references=()),))
@@ -106,6 +121,9 @@ def _record(sample: _Sample, passage: Passage, number: int, outcome: Outcome) ->
         first_token_seconds=outcome.first_token_seconds,
         seconds=outcome.seconds,
         tokens_per_second=outcome.tokens_per_second,
+        recall=outcome.recall,
+        entries_read=outcome.entries_read,
+        pairs=outcome.pairs,
         excerpt=outcome.excerpt,
     )
 

@@ -50,10 +50,11 @@ def write_parquet(summary: Summary, file: Path) -> None:
         raise OptionError(
             "--parquet needs pyarrow, which is not installed; type: pip install 'farspan[parquet]'"
         ) from error
-    kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "tuple": pa.list_(pa.string())}
+    kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "tuple[str, ...]": pa.list_(pa.string())}
+    kinds["tuple[float, ...]"] = pa.list_(pa.float64())
     schema = pa.schema(
         [pa.field("run", pa.string())]
-        + [pa.field(f.name, kinds.get(str(f.type).split("[")[0].split(" ")[0], pa.string())) for f in fields(Record)]
+        + [pa.field(f.name, kinds.get(str(f.type).split(" |")[0], pa.string())) for f in fields(Record)]
     )
     rows = [_flat(run.name, record) for run in summary.frame.runs for record in run.records]
     parquet.write_table(pa.Table.from_pylist(rows, schema=schema), file, compression="zstd")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from copy import copy
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -23,14 +25,16 @@ from farspan.tasks.base import Passage, Question
 from farspan.text import Asked
 
 BATCH = 32  # questions asked at once, each on a fork
-BLIND = {"order", "store", "place", "positions"}  # slots that read alike whatever the probe
+BLIND = {"order", "store", "place", "positions", "prefill", "fetch"}  # slots that read alike whatever the probe
 
 
 class LocalModel:
-    """A `farspan.Model` as the runner sees it."""
+    """A `farspan.Model` as the runner sees it. With `recall`, what plans that fetch cover of full attention is measured
+    too, at every step: that reads everything once more, and times of answers show it.
+    """
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, *, recall: bool = False) -> None:
+        self.model, self.recall = model, recall
         self.counter = ModelCounter(model)
 
     def describe(self) -> dict[str, Any]:
@@ -46,6 +50,7 @@ class LocalModel:
             "dtype": str(self.model.hf.dtype).removeprefix("torch."),
             "trained_length": self.model.trained_length,
             "decoding": "greedy",
+            **({"recall": True} if self.recall else {}),
         }
 
     def environment(self) -> dict[str, Any]:
@@ -54,9 +59,13 @@ class LocalModel:
 
     def notes(self) -> list[str]:
         """See Subject."""
-        if self.model.prompts.templated:
-            return []
-        return ["the tokenizer has no chat template: questions are put as 'Question: ... Answer:' after the text"]
+        told = "recall was measured: a step of a plan that fetches reads everything once more, and its times show it"
+        notes = [told] if self.recall else []
+        if not self.model.prompts.templated:
+            notes.append(
+                "the tokenizer has no chat template: questions are put as 'Question: ... Answer:' after the text"
+            )
+        return notes
 
     def check(self, plans: Sequence[Plan]) -> None:
         """See Subject."""
@@ -66,31 +75,56 @@ class LocalModel:
             except PlanDoesNotApply as error:
                 raise PlanDoesNotApply(f"the plan {str(plan)!r} does not apply to {self.model.path}: {error}") from None
 
-    def answer(self, passages: Sequence[Passage], plan: Plan, mode: Mode) -> list[list[Outcome]]:
-        """See Subject. Each is read once for all its questions; in mode `aware` once for each probe, where the plan has
-        anything that a probe could change. As many readings as passages are there at a time, and answered together.
+    def answer(self, passages: Sequence[Passage], plans: Sequence[Plan], mode: Mode) -> Iterator[list[list[Outcome]]]:
+        """See Subject. Each is read once for all its questions and all the plans; in mode `aware` once for each probe,
+        where the plan has anything that a probe could change. As many readings as passages are there at a time, and
+        answered together.
         """
-        alike = mode == "agnostic" or reads_alike(plan)
+        alike = mode == "agnostic" or reads_alike(plans[0])
         wanted = [
             _Wanted(number, probe, asked)
             for number, passage in enumerate(passages)
             for probe, asked in ([(None, range(len(passage.questions)))] if alike else by_probe(passage.questions))
         ]
+        found: list[dict[_At, Outcome]] = [{} for _ in plans]
+        starts = range(0, max(1, len(wanted)), max(1, len(passages)))
+        for start in starts:
+            puts, failed = self._read(passages, wanted[start : start + len(passages)], plans)
+            for plan, its in zip(plans, found, strict=True):
+                its |= failed | self._answered(puts, plan)
+                if start == starts[-1]:
+                    yield [[its[p, q] for q in range(len(passage.questions))] for p, passage in enumerate(passages)]
+
+    def _read(
+        self, passages: Sequence[Passage], wanted: Sequence[_Wanted], plans: Sequence[Plan]
+    ) -> tuple[list[_Put], dict[_At, Outcome]]:
+        """-> the questions of the readings that are wanted, and what came of those that could not be read."""
+        plan = plans[0] if len(plans) == 1 else _reading_only(plans[0])
+        puts: list[_Put] = []
+        failed: dict[_At, Outcome] = {}
+        for each in wanted:
+            passage, at = passages[each.passage], [(each.passage, number) for number in each.questions]
+            try:
+                context = self.model.read(passage.context, plan, probe=each.probe)
+            except (FarspanError, MemoryError, torch.OutOfMemoryError) as error:
+                failed |= zip(at, hopeless(len(at), error), strict=True)
+                continue
+            reading = _Reading(context, passage, self.counter)
+            puts += [_Put(reading, passage.questions[number], (p, number)) for p, number in at]
+        return puts, failed
+
+    def _answered(self, puts: Sequence[_Put], plan: Plan) -> dict[_At, Outcome]:
+        """What the questions come to under one of the plans that the readings serve."""
         found: dict[_At, Outcome] = {}
-        for start in range(0, len(wanted), max(1, len(passages))):
-            puts: list[_Put] = []
-            for each in wanted[start : start + len(passages)]:
-                passage, at = passages[each.passage], [(each.passage, number) for number in each.questions]
-                try:
-                    context = self.model.read(passage.context, plan, probe=each.probe)
-                except (FarspanError, MemoryError, torch.OutOfMemoryError) as error:
-                    found |= zip(at, hopeless(len(at), error), strict=True)
-                    continue
-                reading = _Reading(context, passage, self.counter)
-                puts += [_Put(reading, passage.questions[number], (p, number)) for p, number in at]
-            for batch in _batches(puts):
-                found |= zip((put.at for put in batch), self._outcomes(batch), strict=True)
-        return [[found[p, q] for q in range(len(passage.questions))] for p, passage in enumerate(passages)]
+        for batch in _batches(puts):
+            try:
+                under = {put.reading: put.reading.under(plan) for put in batch}
+            except (FarspanError, MemoryError, torch.OutOfMemoryError) as error:
+                found |= {put.at: put.reading.failed(put.question, error) for put in batch}
+                continue
+            outcomes = self._outcomes([put._replace(reading=under[put.reading]) for put in batch])
+            found |= zip((put.at for put in batch), outcomes, strict=True)
+        return found
 
     def _outcomes(self, batch: list[_Put]) -> list[Outcome]:
         """Ask them together; where that fails, one by one, so that each has its own error."""
@@ -106,7 +140,8 @@ class LocalModel:
             return [put.reading.judged(put.question) for put in batch]
         asked = [asked_of(put.question) for put in batch]
         contexts, limits = zip(*((put.reading.context, put.question.max_new_tokens) for put in batch), strict=True)
-        answers = self.model.ask_batch(contexts, asked, max_new_tokens=limits)
+        recall = self.recall and contexts[0].plan.get("fetch") is not None
+        answers = self.model.ask_batch(contexts, asked, max_new_tokens=limits, recall=recall)
         return [put.reading.answered(put.question, answer) for put, answer in zip(batch, answers, strict=True)]
 
 
@@ -132,6 +167,11 @@ class _Put(NamedTuple):
 def reads_alike(plan: Plan) -> bool:
     """Whether a plan reads a text in the same way whatever the probe, so that one reading serves every question."""
     return BLIND.issuperset(method.slot for method in plan.methods)
+
+
+def _reading_only(plan: Plan) -> Plan:
+    """What reads for it and for all plans that read alike."""
+    return Plan(tuple(method for method in plan.methods if method.reading() is not None))
 
 
 def by_probe(questions: Sequence[Question]) -> list[tuple[Asked | None, list[int]]]:
@@ -169,6 +209,14 @@ class _Reading:
         self.truncated = context.plan.get("compress") is None and fed < whole
         self.full_bytes = context.model.layout.full_bytes(context.seen + whole - fed)  # of the text as it was given
 
+    def under(self, plan: Plan) -> _Reading:
+        """The same, asked under a plan that reads alike."""
+        if plan == self.context.plan:
+            return self
+        other = copy(self)
+        other.context = self.context.under(plan)
+        return other
+
     def failed(self, question: Question, error: BaseException) -> Outcome:
         """What was read is known all the same."""
         return Outcome(error=message_of(error), **self._facts(question))
@@ -185,6 +233,8 @@ class _Reading:
             first_token_seconds=timings.first_token,
             seconds=timings.total,
             tokens_per_second=timings.tokens_per_second(usage.answer_tokens) or None,
+            recall=None if answer.recall is None else tuple(round(layer.mass, 6) for layer in answer.recall),
+            entries_read=fmean(layer.read for layer in answer.recall) if answer.recall else None,
             **self._facts(question),
         )
 
@@ -219,6 +269,7 @@ class _Reading:
             "full_bytes": self.full_bytes,
             "peak_bytes": context.cost.peak_bytes,
             "read_seconds": context.cost.seconds,
+            "pairs": context.cost.pairs,
             "excerpt": self.holdings.excerpt(self.passage.context, question.gold[0] if question.gold else None),
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -35,6 +35,9 @@ class Outcome:
     first_token_seconds: float | None = None
     seconds: float | None = None
     tokens_per_second: float | None = None
+    recall: tuple[float, ...] | None = None
+    entries_read: float | None = None
+    pairs: float | None = None
     excerpt: Excerpt | None = None
 
 
@@ -62,9 +65,9 @@ class Subject(Protocol):
         """Raise PlanDoesNotApply for a plan that this cannot carry out."""
         ...
 
-    def answer(self, passages: Sequence[Passage], plan: Plan, mode: Mode) -> list[list[Outcome]]:
-        """One outcome per question of each passage, in order; what goes wrong for one is its outcome, never an
-        exception.
+    def answer(self, passages: Sequence[Passage], plans: Sequence[Plan], mode: Mode) -> Iterator[list[list[Outcome]]]:
+        """For each plan in turn: one outcome per question of each passage, in order; what goes wrong for one is its
+        outcome, never an exception. The plans read alike, so that one reading may serve all of them.
         """
         ...
 

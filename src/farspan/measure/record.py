@@ -90,6 +90,12 @@ class Record:
     first_token_seconds: float | None = None
     seconds: float | None = None
     tokens_per_second: float | None = None
+    recall: tuple[float, ...] | None = None
+    """Share of full attention that fell on what was fetched, layer by layer, where that was measured."""
+    entries_read: float | None = None
+    """Entries read per key-value head for a token of question or answer, where that was measured."""
+    pairs: float | None = None
+    """Under a prefill method: the share of a dense read's pairs that was computed."""
     excerpt: Excerpt | None = None
 
     def to_line(self) -> str:
@@ -106,6 +112,8 @@ class Record:
                 raise ValueError(f"unknown fields {sorted(unknown)}")
             excerpt = values.get("excerpt")
             values["references"] = tuple(values.get("references", ()))
+            if values.get("recall") is not None:
+                values["recall"] = tuple(values["recall"])
             values["excerpt"] = _excerpt(excerpt) if excerpt else None
             return cls(**values)
         except (ValueError, TypeError, KeyError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -75,9 +75,9 @@ class EndpointSubject:
         for plan in plans:
             self.model.check(plan)
 
-    def answer(self, passages: Sequence[Passage], plan: Plan, mode: Mode) -> list[list[Outcome]]:
+    def answer(self, passages: Sequence[Passage], plans: Sequence[Plan], mode: Mode) -> Iterator[list[list[Outcome]]]:
         """See Subject. In mode `aware` a method that leaves text out is told each question."""
-        return [self._answered(passage, plan, mode) for passage in passages]
+        return ([self._answered(passage, plan, mode) for passage in passages] for plan in plans)
 
     def _answered(self, passage: Passage, plan: Plan, mode: Mode) -> list[Outcome]:
         questions = passage.questions

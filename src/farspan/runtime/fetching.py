@@ -83,6 +83,19 @@ class Fetching:
         return self.method.index(Sealed(layer=layer.index, keys=keys, positions=positions, noted=noted))
 
 
+def refetch(cache: SequenceCache, fetching: Fetching | None) -> None:
+    """Make a fork's extents ready for other fetching than they were read for; those it was forked from keep theirs."""
+    with torch.inference_mode():
+        for layer in cache.layers:
+            before, layer.extents = layer.extents, tuple(extent.unindexed() for extent in layer.extents)
+            if fetching is None or layer.window is not None:
+                continue
+            for old, new in zip(before, layer.extents, strict=True):
+                if old.index is not None and old.index.key == fetching.method.key:
+                    new.index = old.index
+            fetching.index(layer)
+
+
 @dataclass
 class Choice:
     """The moment in which a layer's new tokens choose what they read."""

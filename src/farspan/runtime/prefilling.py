@@ -8,10 +8,24 @@ from typing import Any
 from torch import Tensor
 
 from farspan.attention import Pattern
+from farspan.attention.pattern import dense_pairs
 from farspan.cache import Events, LayerCache
 from farspan.cache.sequence import Patterned
 from farspan.methods.prefill.base import Chunk, Prefill
 from farspan.plan import Plan
+
+
+@dataclass
+class Pairs:
+    """Pairs of a query and a key in the layers that were asked for patterns, mean over heads."""
+
+    shown: float = 0.0
+    dense: int = 0
+
+    @property
+    def share(self) -> float | None:
+        """Of a dense read's pairs; None before anything was read."""
+        return self.shown / self.dense if self.dense else None
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,8 @@ class Prefilling:
     began: int = 0
     memory: dict[int, dict[str, Any]] = field(default_factory=dict)
     """What the method left, by layer."""
+    pairs: Pairs = field(default_factory=Pairs)
+    """What its patterns showed so far."""
 
     @classmethod
     def of(cls, plan: Plan, layers: int, began: int, total: int) -> Prefilling | None:
@@ -54,8 +70,12 @@ class Prefilling:
             memory=self.memory.setdefault(layer.index, {}),
         )
         found = self.method.pattern(chunk)
+        every = dense_pairs(start, chunk.stop - 1)
+        self.pairs.dense += every
         if found is None or found.sees_all(start, chunk.stop - 1):
+            self.pairs.shown += every
             return None
+        self.pairs.shown += found.pairs(start, chunk.stop - 1)
         if events is not None:
             events.add(Patterned(layer.index, start, chunk.stop, found))
         return found.dense(chunk.stop) if lent else found

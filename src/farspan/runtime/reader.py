@@ -100,6 +100,8 @@ class Report:
     seconds: float
     peak_bytes: int
     stated_peak_bytes: int
+    pairs: tuple[float | None, ...] = ()
+    """Of each job: the share of a dense read's pairs that its patterns showed; None without patterns."""
 
 
 def read(body: Body, jobs: Sequence[Job], progress: ProgressHook | None = None) -> Report:
@@ -124,7 +126,8 @@ def read(body: Body, jobs: Sequence[Job], progress: ProgressHook | None = None) 
                 _layerwise(body, each, tracker)
         else:
             _stream(body, reads, tracker)
-    return Report(time.perf_counter() - began, meter.peak, stated)
+    pairs = tuple(each.prefilling and each.prefilling.pairs.share for each in reads)
+    return Report(time.perf_counter() - began, meter.peak, stated, pairs)
 
 
 def stated_peak(body: Body, job: Job) -> int:

@@ -141,6 +141,12 @@ class Fetch(Method):
             if getattr(self, name) < 0:
                 raise PlanError(f"{name}={getattr(self, name)} is negative; give 0 or more")
 
+    def reading(self) -> object:
+        """See Method: nothing where only questions fetch, or else what notes are taken for."""
+        if self.read:
+            return self
+        return (self.key, self.notes_window) if self.notes else None
+
     @property
     def least(self) -> int:
         """The smallest number of entries that can be fetched."""
