@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -320,3 +321,14 @@ def test_layers_run_in_chunks_continue_from_what_the_cache_holds(kind: str) -> N
             parts.append(runtime.logits(runtime.finish(hidden)))
         truth = twin(input_ids=ids[None], use_cache=False).logits[0]
     assert difference(torch.cat(parts), truth) <= TOLERANCE
+
+
+def test_reading_copies_no_weight() -> None:
+    model = farspan.load(tiny("llama", vocab_size=len(tiny_tokenizer())), tokenizer=tiny_tokenizer())
+
+    def weights() -> int:
+        return sum(type(each) is torch.nn.Parameter for each in gc.get_objects())
+
+    before = weights()
+    contexts = [model.read(SHORT), model.read(SHORT, "yarn(factor=2)")]
+    assert weights() == before > 0 and len(contexts) == 2

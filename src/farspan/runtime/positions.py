@@ -151,7 +151,7 @@ def rotary(module: nn.Module, position_ids: Tensor, layer_type: str | None) -> t
 
 def fixed_copy(module: nn.Module, length: int, init_functions: dict) -> tuple[nn.Module, set[str]]:
     """A rotary module with its frequencies fixed for `length` positions -> (copy, length-dependent types it had)."""
-    fixed = copy.deepcopy(module)
+    fixed = _copied(module)
     rope_type = getattr(module, "rope_type", "default")
     per_layer = isinstance(rope_type, dict)
     types: dict[str | None, str] = dict(rope_type) if per_layer else {None: rope_type}
@@ -168,6 +168,13 @@ def fixed_copy(module: nn.Module, length: int, init_functions: dict) -> tuple[nn
         setattr(fixed, f"{prefix}attention_scaling", scaling)
     setattr(fixed, "rope_type", dict.fromkeys(types, "default") if per_layer else "default")  # noqa: B010
     return fixed, dependent
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A copy without the hooks on it: ours know the whole model, and its weights would be copied with them."""
+    bare = copy.copy(module)
+    bare.__dict__.update({name: type(kept)() for name, kept in bare.__dict__.items() if "_hooks" in name})
+    return copy.deepcopy(bare)
 
 
 def ropes_of(module: nn.Module, types: Mapping[str, str | None]) -> dict[str, Rope]:
