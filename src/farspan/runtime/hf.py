@@ -9,6 +9,7 @@ cache is in use. Without one of our caches a prepared model behaves as before.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,8 @@ class Prepared:
         self.model = model
         self.config = model.config.get_text_config(decoder=True)
         self.body, self.layers = find_layers(model)
+        children = model._modules.items()
+        self._stem = next(name for name, child in children if child is not None and self.body in set(child.modules()))
         self.places = RotaryPositions(model, self.body, self.layers)
         self.rotaries = self.places.modules
         self.layout: ModelLayout = ModelLayout((), model.dtype, self.config.hidden_size, None)  # filled by inspection
@@ -67,12 +70,12 @@ class Prepared:
         """Angles of the context's own positions in float32, in place of the model's."""
         if not self._active:
             return None
-        bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        bound = _signature(type(module)).bind(module, *args, **kwargs).arguments
         fixed = self._active[-1].modules[self.rotaries.index(module)]
         like = (
             bound["x"].new_empty(0, dtype=torch.float32) if "x" in bound else args[0].new_empty(0, dtype=torch.float32)
         )
-        rest = {k: v for k, v in bound.items() if k != "x"}
+        rest = {k: v for k, v in bound.items() if k not in ("self", "x")}
         return fixed(like, **rest)
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -127,7 +130,7 @@ class Prepared:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [n, hidden] after the final norm -> [n, vocabulary], through the model's own head."""
-        return _with_body(self.model, self.body, hidden[None]).logits[0]
+        return _with_body(self.model, self._stem, hidden[None]).logits[0]
 
     def embed(self, ids: Tensor, position_ids: Tensor) -> Tensor:
         """ids [T] at positions [T] -> [T, hidden]: what the model's own forward gives its first layer."""
@@ -273,14 +276,19 @@ class _Given(nn.Module):
         return _Known(last_hidden_state=self.hidden)
 
 
-def _with_body(model: PreTrainedModel, body: nn.Module, hidden: Tensor) -> Any:
-    """The model's own forward, with `hidden` in place of its body's work: whatever it does after the body (a head, a
-    scale, a cap) happens as it does there. A shallow copy shares every weight; the model itself is not touched.
+@functools.cache
+def _signature(kind: type[nn.Module]) -> inspect.Signature:
+    return inspect.signature(kind.forward)
+
+
+def _with_body(model: PreTrainedModel, stem: str, hidden: Tensor) -> Any:
+    """The model's own forward, with `hidden` in place of the work of its child `stem`, which holds the body: whatever
+    it does after the body (a head, a scale, a cap) happens as it does there. A shallow copy shares every weight; the
+    model itself is not touched.
     """
     twin = object.__new__(type(model))
     twin.__dict__.update(model.__dict__)
-    prefix = next(name for name, child in model._modules.items() if child is not None and body in set(child.modules()))
-    twin.__dict__["_modules"] = {**model._modules, prefix: _Given(hidden)}
+    twin.__dict__["_modules"] = {**model._modules, stem: _Given(hidden)}
     return twin.forward(inputs_embeds=hidden, use_cache=False)
 
 
