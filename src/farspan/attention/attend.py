@@ -60,16 +60,12 @@ def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
     if few and not left:
         return few.attend(query, heads, size, scaling, parts, query.dtype, whole=True)[0]
     grouped = query.view(heads, query.shape[0] // heads, *query.shape[1:])
-    merger = Merger(heads, grouped.shape[1], query.shape[1], size, query.device)
-    every = slice(0, heads)
     if few:
         out, lse = few.attend(query, heads, size, scaling, parts, torch.float32)
-        grouped_out = out.transpose(0, 1).unflatten(0, (heads, -1))
-        merger.add(grouped_out, lse.unflatten(0, (heads, -1)), every, slice(0, query.shape[1]))
-    else:  # the newest tokens first: every query sees itself, so no later merge meets two empty parts
-        for row in rows:
-            for part in _tail_parts(row, grouped, scaling):
-                merger.add(*part[:2], every, part[2])
+        of_groups = out.transpose(0, 1).unflatten(0, (heads, -1)), lse.unflatten(0, (heads, -1))
+        merger = Merger.of([(*of_groups, slice(0, query.shape[1]))])
+    else:
+        merger = _tails(rows, grouped, scaling)
     for extent, tokens, last_query in left:
         for piece in extent.pieces():
             asked = grouped[piece.heads][:, :, tokens]
@@ -148,8 +144,21 @@ def _parts(rows: list[Rows], few: FewRows) -> tuple[list[Any], list[tuple[Extent
     return parts, left
 
 
-def _tail_parts(row: Rows, grouped: Tensor, scaling: float) -> Iterator[tuple[Tensor, Tensor, Index]]:
-    """Attention of one sequence's new tokens to its open tail, which they end."""
+def _tails(rows: list[Rows], grouped: Tensor, scaling: float) -> Merger:
+    """Attention of all new tokens to the open tails: to themselves first, and then to what is older."""
+    newest, older, reached = [], [], 0
+    for row in rows:
+        for part in _tail_parts(row, grouped, scaling):
+            (newest if part[2].start == reached else older).append(part)
+            reached = part[2].stop
+    merger = Merger.of(newest)
+    for out, lse, tokens in older:
+        merger.add(out, lse, slice(0, grouped.shape[0]), tokens)
+    return merger
+
+
+def _tail_parts(row: Rows, grouped: Tensor, scaling: float) -> Iterator[tuple[Tensor, Tensor, slice]]:
+    """Attention of one sequence's new tokens to its open tail, which they end; to themselves first."""
     tail, new = row.cache.tail, row.length
     asked = grouped[:, :, row.start : row.start + new]
     old, window = len(tail) - new, row.cache.window

@@ -18,7 +18,7 @@ from farspan.attention.dense import naive
 def attend_piece(
     query: Tensor, keys: Tensor, values: Tensor, scaling: float, visible: Tensor | None, *, causal: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """As `naive.attend_piece`; `causal` (T == N) stands for a lower-triangular `visible`.
+    """As `naive.attend_piece`, out in the query's dtype; `causal` (T == N) stands for a lower-triangular `visible`.
 
     Keys are never repeated for grouped queries: unmasked, the G·T queries of a head are rows of one matrix;
     masked, heads are the batch and the group is a stride of zero.
@@ -29,14 +29,14 @@ def attend_piece(
         rows = query.reshape(1, H, G * T, D)
         out, lse = flash(rows, keys[None], values[None], 0.0, False, scale=scaling)
         # the log-sum-exp comes back as [1, H, rows], its last two dimensions stored in either order
-        return out.view(H, G, T, -1).float(), lse.reshape(H, G, T)
+        return out.view(H, G, T, -1), lse.reshape(H, G, T)
     bias = None
     if visible is not None:
         bias = torch.zeros(visible.shape, dtype=query.dtype, device=query.device).masked_fill_(~visible, -math.inf)
         bias = bias[None, None] if bias.ndim == 2 else bias[:, None]
     wide_keys, wide_values = (x[:, None].expand(H, G, *x.shape[1:]) for x in (keys, values))
     out, lse = flash(query, wide_keys, wide_values, 0.0, causal, attn_mask=bias, scale=scaling)
-    return _unseen(out.float(), lse, visible)
+    return _unseen(out, lse, visible)
 
 
 def stacked_bias(visible: Tensor, group: int, dtype: torch.dtype) -> Tensor:
