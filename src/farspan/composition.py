@@ -14,20 +14,22 @@ from dataclasses import replace
 from itertools import accumulate, combinations
 from typing import TYPE_CHECKING
 
-from farspan.answer import ReadCost
+from farspan.answer import Foreseen, ReadCost
 from farspan.cache.pieces import Pieces
 from farspan.context import Context
 from farspan.errors import CapacityError, ForeignContext, PlanDoesNotApply, PlanError, UnsupportedModel, UsageError
+from farspan.methods.parallel._merging import Merging
 from farspan.methods.parallel.base import Parallel, Standing
 from farspan.methods.parallel.concat import Concat
 from farspan.plan import Plan
 from farspan.runtime import hf_fingerprint
-from farspan.runtime.apart import Apart, read_apart
+from farspan.runtime.apart import Apart, read_apart, stated_apart
 from farspan.runtime.composing import Composing, Piece
 from farspan.runtime.composing import compose as compose_sequences
+from farspan.runtime.merging import Hierarchy, read_merged
 from farspan.runtime.packing import Packing
 from farspan.runtime.positions import PositionSpec
-from farspan.runtime.reader import Job, ProgressHook
+from farspan.runtime.reader import Job, ProgressHook, Report
 from farspan.text import TokenMap
 from farspan.text.provenance import repeated
 
@@ -94,6 +96,11 @@ def _plans(contexts: list[Context], plan: str | Plan | None) -> tuple[Parallel, 
         raise PlanError(
             f"{str(given)!r} does not say how contexts go together: name one method of the family parallel, such as "
             "'concat' or 'ape'. What was read keeps the plan that it was read with"
+        )
+    if isinstance(method, Merging):
+        raise PlanError(
+            f"{method.name} merges pieces while they are read, and these have been read; compose them with 'concat', "
+            f"'ape' or 'sinks', or read the documents together under {method.name}"
         )
     plans = [context.settled_plan for context in contexts]
     for number, each in enumerate(plans, 1):
@@ -186,12 +193,45 @@ def read_in_pieces(
     """A text read in pieces that do not see each other, by the plan's method; `decide` gives positions for so many."""
     method = job.plan.get("parallel")
     assert isinstance(method, Parallel)
+    prefix = model.prompts.prefix().numel()
+    if isinstance(method, Merging):
+        tree = Hierarchy.of(job, prefix, method, model.layout)
+        positions = _placing(decide(tree.next_position + tree.probe), method)
+        cache, report = read_merged(model.runtime(positions), tree, progress)
+        return _read(model, tokens, job, positions, cache, report)
     documents = [segment.token_start for segment in tokens.segments()]
-    apart = Apart.of(job, model.prompts.prefix().numel(), documents, method)
-    positions = decide(apart.standing.next_position)
+    apart = Apart.of(job, prefix, documents, method)
+    positions = _placing(decide(apart.standing.next_position), method)
+    cache, report = read_apart(model.runtime(positions), apart, progress)
+    return _read(model, tokens, job, positions, cache, report)
+
+
+def foresee_in_pieces(model: Model, job: Job, decide: Callable[[int], PositionSpec]) -> Foreseen:
+    """What reading `job` in pieces would need, as one document; raises as `read_in_pieces` would."""
+    method, prefix, total = job.plan.get("parallel"), model.prompts.prefix().numel(), job.ids.numel()
+    assert isinstance(method, Parallel)
+    if isinstance(method, Merging):
+        tree = Hierarchy.of(job, prefix, method, model.layout)
+        _placing(decide(tree.next_position + tree.probe), method)
+        return Foreseen(total, tree.stated(model.layout), tree.held(model.layout))
+    apart = Apart.of(job, prefix, [prefix], method)
+    positions = _placing(decide(apart.standing.next_position), method)
+    plan = model.layout.settled(job.plan, total)
+    entries = total if plan.budget is None else model.layout.budget(plan, plan.budget, total)
+    held = model.layout.size_of(plan, total)(min(total, entries))
+    return Foreseen(total, stated_apart(model.runtime(positions), apart), held)
+
+
+def _placing(positions: PositionSpec, method: Parallel) -> PositionSpec:
+    """The same; raises PlanDoesNotApply where entries cannot stand elsewhere than where they were read."""
     if (reason := positions.immovable()) is not None:
         raise PlanDoesNotApply(f"{reason}, so pieces cannot be moved; leave {method.name} out of the plan")
-    cache, report = read_apart(model.runtime(positions), apart, progress)
+    return positions
+
+
+def _read(
+    model: Model, tokens: TokenMap, job: Job, positions: PositionSpec, cache: SequenceCache, report: Report
+) -> Context:
     cost = ReadCost(report.seconds, job.ids.numel(), report.peak_bytes, report.stated_peak_bytes, cache.seen)
     return Context(model, job.plan, positions, tokens, cost, cache)
 

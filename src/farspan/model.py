@@ -17,7 +17,7 @@ from farspan.answer import Answer, Foreseen
 from farspan.asking import Asking
 from farspan.cache import file as context_file
 from farspan.cache.codec import recoder
-from farspan.composition import compose, pieces_of, read_in_pieces
+from farspan.composition import compose, foresee_in_pieces, pieces_of, read_in_pieces
 from farspan.context import Context, ReadCost
 from farspan.errors import CapacityError, ForeignContext, OptionError, PlanDoesNotApply, UsageError
 from farspan.heads import HeadProfile
@@ -216,9 +216,11 @@ class Model:
         if (compressor := chosen.get("compress")) is not None:
             assert isinstance(compressor, Compressor)
             tokens = compressor.reads(tokens)
-        body = self.runtime(self._positions(chosen, None, tokens))
         lent = torch.zeros(probe, dtype=torch.int64) if probe else None
-        peak = stated_peak(body, Job(self.layout.empty(), torch.zeros(tokens, dtype=torch.int64), chosen, lent))
+        job = Job(self.layout.empty(), torch.zeros(tokens, dtype=torch.int64), chosen, lent)
+        if chosen.get("parallel") is not None:
+            return foresee_in_pieces(self, job, partial(self._positions, chosen, None))
+        peak = stated_peak(self.runtime(self._positions(chosen, None, tokens)), job)
         entries = tokens if chosen.budget is None else self.layout.budget(chosen, chosen.budget, tokens)
         return Foreseen(tokens, peak, self.layout.size_of(chosen, tokens)(min(tokens, entries)))
 

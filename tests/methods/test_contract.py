@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from farspan.methods.compress.base import Compressor
+from farspan.methods.parallel.base import Standing
+from farspan.methods.parallel.concat import Concat
+from farspan.methods.parallel.homer import Homer
 from farspan.methods.retain.base import Allocator, Scorer
 from farspan.methods.retain.snapkv import Snapkv
 from farspan.methods.store.int8 import Int8
@@ -177,6 +180,46 @@ class Shuffled(Compressor):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overlapping(Concat):
+    """Lets what follows stand where the last piece does."""
+
+    name, family = "overlapping", "parallel"
+
+    def stand(self, first, lengths):
+        return Standing(super().stand(first, lengths).positions, first + sum(lengths) - lengths[-1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swapping(Concat):
+    """Counts pieces from 0 instead of from where they stand in the text."""
+
+    name, family = "swapping", "parallel"
+
+    def pieces(self, ranges):
+        return super().pieces([(a - ranges[0][0] + 1, b - ranges[0][0]) for a, b in ranges])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfinished(Homer):
+    """Merges for the last time above the last layer."""
+
+    name, family = "unfinished", "parallel"
+
+    def stops(self, layers, height):
+        return [stop - 1 for stop in super().stops(layers, height)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerHead(Homer):
+    """Lets every head choose for itself, where all hold the same."""
+
+    name, family = "per_head", "parallel"
+
+    def significance(self, asking):
+        return asking.keys.norm(dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Unfamiliar(Method):
     """Of a family that nobody tests."""
 
@@ -199,6 +242,10 @@ class Unfamiliar(Method):
         (Hiding, "announced"),
         (Overlong, "returned 125 tokens for a budget of"),
         (Shuffled, "out of order"),
+        (Overlapping, "lets the next token stand at 0, within a piece that ends at 5"),
+        (Swapping, "changed which tokens are whose"),
+        (Unfinished, r"unfinished.stops\(32, 0\) is \[31\]"),
+        (PerHead, r"returned \(2, 1\), not \[n\]"),
         (Unfamiliar, "no contract test yet"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",

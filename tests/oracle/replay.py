@@ -12,7 +12,9 @@ all keys and values; and per (layer, head, query, key) the log of events says wh
   place of those that the layer computed;
 * `Patterned(layer, time, stop, pattern)`: queries at time..stop-1 see, of all that, what the pattern says;
 * `Composed(time, parts, ...)`: every part is replayed by itself; queries at `time` and later see what the parts hold
-  then, turned to where it stands (`apart.py`), as keys of this sequence.
+  then, turned to where it stands (`apart.py`), as keys of this sequence;
+* `Merged(time, lag)`: later tokens stand `lag` positions before their number; what is held of those before comes from
+  `Kept` and `Replaced` alone.
 
 So queries are cut into segments between event times, and each segment is one matrix product and one masked softmax.
 The model is a second instance with the same weights that farspan has never touched; only its attention function is
@@ -33,7 +35,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from farspan.cache.pieces import Composed
-from farspan.cache.sequence import Event, Fetched, Kept, Patterned, Replaced
+from farspan.cache.sequence import Event, Fetched, Kept, Merged, Patterned, Replaced
 from tests.oracle.apart import Final, stood_together, weighed
 
 NAME = "replay-oracle"
@@ -70,8 +72,9 @@ def _passed(twin: PreTrainedModel, ids: Tensor, events: Sequence[Event], lag: in
     AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
     before = twin.config._attn_implementation
     twin.set_attn_implementation(NAME)
-    now = _Replay([event for event in events if not isinstance(event, Composed)])
-    if len(now.events) < len(events):
+    now = _Replay([event for event in events if not isinstance(event, Composed | Merged)])
+    lag = next((event.lag for event in events if isinstance(event, Merged)), lag)
+    if any(isinstance(event, Composed) for event in events):
         now.composed = events[0]
         lag = events[0].lag
         parts = [_passed(twin, part.ids, part.log, part.lag)[1] for part in events[0].parts]

@@ -65,7 +65,16 @@ class Fetched(NamedTuple):
     log_weights: tuple[Tensor, ...] | None = None
 
 
-Event = Kept | Replaced | Patterned | Fetched | Composed
+class Merged(NamedTuple):
+    """All tokens before `time` were read in pieces that merged while they passed the layers, which no mask can replay:
+    `Kept` and `Replaced` at that time say what is held of them. Later tokens stand `lag` positions before their number.
+    """
+
+    time: int
+    lag: int
+
+
+Event = Kept | Replaced | Patterned | Fetched | Composed | Merged
 
 
 @dataclass

@@ -11,6 +11,7 @@ from farspan.budget import Budget
 from farspan.cache import SequenceCache
 from farspan.errors import PlanDoesNotApply, PlanError
 from farspan.methods.fetch.base import Fetch
+from farspan.methods.parallel._merging import Merging
 from farspan.methods.positions.base import Positions
 from farspan.methods.prefill.base import Prefill
 from farspan.methods.retain.base import Allocator, Scorer
@@ -101,6 +102,8 @@ class ModelLayout:
         two ways to read at once.
         """
         full = [layer for layer in self.layers if layer.window is None]
+        if isinstance(method := plan.get("parallel"), Merging):
+            _check_merging(plan, method, self.windows)
         for slot in ("prefill", "score", "allocate", "fold", "store", "place", "fetch"):
             method = plan.get(slot)
             if method is None:
@@ -139,6 +142,21 @@ def state_bytes(plan: Plan) -> int:
     """Bytes that a plan's scorer accumulates for every entry of every head."""
     scorer = plan.get("score")
     return scorer.state_bytes if isinstance(scorer, Scorer) else 0
+
+
+def _check_merging(plan: Plan, method: Merging, windows: tuple[int | None, ...]) -> None:
+    for index, window in enumerate(windows):
+        if window is not None:
+            raise PlanDoesNotApply(
+                f"{method.name} merges pieces in every layer, and layer {index} of this model sees {window} tokens "
+                "alone; use concat, ape or sinks"
+            )
+    store = plan.get("store")
+    if isinstance(store, Store) and store.asks(1):
+        raise PlanDoesNotApply(
+            f"{store.name} packs by what queries look at, and under {method.name} these are of pieces that were merged "
+            "since; take another store"
+        )
 
 
 def _check_queries(plan: Plan, store: Store) -> None:

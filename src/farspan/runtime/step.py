@@ -61,6 +61,8 @@ class Row:
     token_ids: Tensor | None = None
     began: int = 0
     """Number of the first token of this turn."""
+    stands: Tensor | None = None
+    """[length] where each new token stands, where they do not stand one after another."""
     rotations: Rotations | None = None
     nontext: Tensor | None = None
     """[seen in the end] bool: which tokens were marked as something other than text."""
@@ -78,6 +80,11 @@ class Row:
     def position(self) -> int:
         """Where the first new token stands; behind its number where contexts share positions (see `cache.pieces`)."""
         return self.cache.next_position + self.offset
+
+    @property
+    def positions(self) -> Tensor:
+        """[length] int64: where its new tokens stand."""
+        return torch.arange(self.position, self.position + self.length) if self.stands is None else self.stands
 
     def chooses(self, layer: LayerCache) -> Chooser | None:
         """What chooses the entries of a layer that its new tokens read; None where they read all."""
@@ -104,7 +111,7 @@ class Step:
     @property
     def positions(self) -> Tensor:
         """[ΣT] int64."""
-        return torch.cat([torch.arange(row.position, row.position + row.length) for row in self.rows])
+        return torch.cat([row.positions for row in self.rows])
 
     def layer(
         self, index: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float, pairs: Pairs | None = None

@@ -85,6 +85,25 @@ def test_a_budget_bounds_all_pieces_together(kind: str, plan: str) -> None:
     assert context.ask(QUESTIONS[0], max_new_tokens=3).usage.seen == context.seen
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "concat(chunk=50)",
+        "ape(chunk=70) | int8",
+        "snapkv:120(window=8) | sinks(chunk=60)",
+        "h2o:80% | ape(chunk=90)",
+    ],
+)
+def test_what_a_read_in_pieces_needs_is_foreseen(plan: str) -> None:
+    model, _ = templated_pair("llama")
+    context = model.read(DOCUMENTS[0], plan)
+    foreseen = model.foresee(context.seen, plan)
+    assert foreseen.peak_bytes == context.cost.stated_peak_bytes
+    assert foreseen.tokens == context.seen and 0.9 < context.held_bytes / foreseen.held_bytes < 1.1
+    with pytest.raises(BudgetError, match="pieces, which hold"):
+        model.foresee(context.seen, "snapkv:30(window=8) | concat(chunk=20)")
+
+
 def test_a_budget_that_does_not_hold_every_piece_s_floor_is_refused() -> None:
     model, _ = pair("llama")
     with pytest.raises(BudgetError, match=r"snapkv with budget 30 .* 10 pieces, which hold 120 at least"):
