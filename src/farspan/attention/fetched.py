@@ -36,6 +36,13 @@ class Gather(NamedTuple):
         """Whether no head reads anything of it."""
         return not (self.extent.offsets[-1] if self.slots is None else sum(its.numel() for its in self.slots))
 
+    def brought(self) -> Gather:
+        """The same entries, of an extent in memory where the extent's pages can be brought one by one."""
+        if self.slots is None:
+            return self
+        extent, slots = self.extent.picked(self.slots)
+        return self._replace(extent=extent, slots=slots)
+
 
 class Chosen(NamedTuple):
     """What the new tokens start..stop of a sequence read of its extents; no entry twice."""
@@ -98,7 +105,7 @@ def _gathers(query: Tensor, row: Rows, scaling: float) -> Iterator[tuple[Gather,
     for chosen in row.fetch.choose(query[:, row.start : row.start + row.length], scaling):
         for gather in chosen.gathers:
             if not gather.empty:
-                yield gather, slice(row.start + chosen.start, row.start + chosen.stop)
+                yield gather.brought(), slice(row.start + chosen.start, row.start + chosen.stop)
 
 
 def _tail(row: Rows, few: FewRows) -> Any:

@@ -1,10 +1,13 @@
-"""The payload of an extent: keys and values at some precision, immutable."""
+"""The payload of an extent: keys and values at some precision, immutable.
+
+A kind of block whose pages can be brought one by one from elsewhere says how in `paging()`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -87,6 +90,15 @@ def interleaved(a: Tensor, a_counts: tuple[int, ...], b: Tensor, b_counts: tuple
     return torch.cat([entries for pair in heads for entries in pair])
 
 
+class Paging(NamedTuple):
+    """How a kind of block is cut: every `size` entries of a head are a page. Its tensors have a row for each entry, but
+    those in `per_page` have one for each page.
+    """
+
+    size: int
+    per_page: frozenset[str] = frozenset()
+
+
 @register_block
 @dataclass(frozen=True, eq=False)
 class DenseBlock:
@@ -109,6 +121,10 @@ class DenseBlock:
     def unpack(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Views, no copy."""
         return self.keys[start:stop], self.values[start:stop]
+
+    def paging(self) -> Paging:
+        """A page is 4 KiB of keys, of 128 channels at 16 bits."""
+        return Paging(16)
 
     def tensors(self) -> dict[str, Tensor]:
         """Two tensors."""

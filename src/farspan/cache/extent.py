@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from farspan.cache.block import Block, DenseBlock, interleaved
 from farspan.cache.index import Index, Unread
+from farspan.cache.paging import Paged
 
 UNPACK_ENTRIES = 4096  # entries per head that a packed extent lends in floating point at a time
 
@@ -33,7 +34,7 @@ class Extent:
     """
 
     __slots__ = (
-        *("_block", "_index", "_keep", "_load", "_nbytes", "_positions"),
+        *("_block", "_index", "_keep", "_load", "_nbytes", "_paged", "_positions"),
         *("first", "last", "offsets", "prepared", "shared"),
     )
 
@@ -48,8 +49,10 @@ class Extent:
         load: Callable[[], tuple[Block, Tensor]] | None = None,
         nbytes: int = 0,
         keep: bool = True,
+        paged: Paged | None = None,
     ) -> None:
         self._block, self._positions, self._load, self._nbytes = block, positions, load, nbytes
+        self._paged = paged
         self.offsets, self.shared, self._keep = offsets, shared, keep
         self.prepared: Any = None
         self._index: Index | Unread | None = None
@@ -129,6 +132,7 @@ class Extent:
             load=None if loaded else load,
             nbytes=self._nbytes,
             keep=self._keep,
+            paged=self._paged,
         )
 
     def unindexed(self) -> Extent:
@@ -142,6 +146,7 @@ class Extent:
             load=None if self.loaded else lambda: (self.block, self.positions),
             nbytes=self._nbytes,
             keep=self._keep,
+            paged=self._paged,
         )
 
     @property
@@ -179,8 +184,10 @@ class Extent:
         """Bytes of a block that is not kept in memory."""
         return 0 if self._keep else self._nbytes
 
-    def elsewhere(self, bring: Callable[[], Block], nbytes: int) -> Extent:
-        """The same entries, whose block of `nbytes` bytes `bring` gives whenever it is looked at."""
+    def elsewhere(self, bring: Callable[[], Block], nbytes: int, paged: Paged | None = None) -> Extent:
+        """The same entries, whose block of `nbytes` bytes `bring` gives whenever it is looked at, and `paged` page by
+        page.
+        """
         positions, bounds = self.positions, (self.first, self.last)
         placement = getattr(self.block, "placement", None)
 
@@ -188,9 +195,30 @@ class Extent:
             block: Any = bring()
             return block if placement is None else block.placed(placement), positions
 
-        return Extent(
-            None, positions, self.offsets, shared=self.shared, bounds=bounds, load=load, nbytes=nbytes, keep=False
-        )
+        how: dict[str, Any] = {"load": load, "nbytes": nbytes, "keep": False, "paged": paged}
+        return Extent(None, positions, self.offsets, shared=self.shared, bounds=bounds, **how)
+
+    def picked(self, slots: Sequence[Tensor]) -> tuple[Extent, tuple[Tensor, ...]]:
+        """Ascending slots [n] of each head -> an extent of the pages that hold these entries, brought now, and where in
+        it they are; the extent itself where its block is in memory, or only comes whole.
+        """
+        if self._block is not None or self._paged is None:
+            return self, tuple(slots)
+        pages, size = self._paged.pages, self._paged.pages.paging.size
+        wanted = [torch.unique_consecutive(its.cpu() // size) for its in slots]
+        at = [
+            torch.searchsorted(mine, its.cpu() // size) * size + its.cpu() % size
+            for mine, its in zip(wanted, slots, strict=True)
+        ]
+        offsets = tuple(accumulate(pages.taken(wanted), initial=0))
+        rows = torch.cat([torch.arange(*run) for run in pages.rows("", wanted)] or [torch.arange(0)])
+        held = self.positions.repeat(self.heads) if self.shared else self.positions
+        positions, block = held[rows.to(held.device)], self._paged.bring(wanted)
+        few = Extent(
+            None, positions, offsets, shared=False, bounds=(self.first, self.last),
+            load=lambda: (block, positions), keep=False,  # what looks at it holds on to it, as to any that was brought
+        )  # fmt: skip
+        return few, tuple(its.to(slot.device) for its, slot in zip(at, slots, strict=True))
 
     def head_positions(self, head: int) -> Tensor:
         """[N_h] int32 positions held by one head."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from farspan.cache.block import interleaved, register_block, storage_bytes
+from farspan.cache.block import Paging, interleaved, register_block, storage_bytes
 from farspan.errors import PlanDoesNotApply
 
 FORMATS = {"e4m3": "float8_e4m3fn", "e5m2": "float8_e5m2"}
@@ -90,6 +90,10 @@ class Fp8Block:
         parts = [t.unflatten(0, (len(self.counts), -1))[:, start:stop] for t in self.tensors().values()]
         key_codes, key_exponent, value_codes, value_exponent = parts
         return _decode(key_codes, key_exponent, self.dtype), _decode(value_codes, value_exponent, self.dtype)
+
+    def paging(self) -> Paging:
+        """As many entries as fill 2 KiB with keys of 128 channels."""
+        return Paging(16)
 
     def tensors(self) -> dict[str, Tensor]:
         """Four tensors."""

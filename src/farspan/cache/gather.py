@@ -14,8 +14,10 @@ from farspan.cache.extent import UNPACK_ENTRIES, Extent
 def entries_at(extent: Extent, slots: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Ascending slots [n] of each head, local to it -> keys [n, D] and values [n, Dv] of each head.
 
-    A packed block is unpacked in runs, and only runs that hold something asked for.
+    A packed block is unpacked in runs, and only runs that hold something asked for; of one that lies elsewhere, only
+    pages that do are brought.
     """
+    extent, slots = extent.picked(slots)
     block = extent.block
     return [_of_head(block, extent.offsets[head] + its) for head, its in enumerate(slots)]
 

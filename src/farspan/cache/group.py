@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from farspan.cache.block import register_block, storage_bytes
+from farspan.cache.block import Paging, register_block, storage_bytes
 from farspan.errors import PlanDoesNotApply
 
 SMALLEST = 2.0**-24  # of float16: a scale of zero would lose a constant channel
@@ -184,6 +184,10 @@ class GroupBlock:
             entry += count
             first += -(-count // self.group)
         return index
+
+    def paging(self) -> Paging:
+        """A page is a group of keys, with its scales."""
+        return Paging(self.group, frozenset({"key_scale", "key_low"}))
 
     def tensors(self) -> dict[str, Tensor]:
         """Six tensors."""

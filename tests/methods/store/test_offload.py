@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import itertools
 import json
 import os
 import subprocess
@@ -12,9 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import farspan
-from farspan.cache.spill import Spill
+import farspan.attention.kernels as kernels_module
+from farspan.cache import DenseBlock, Extent, entries_at
+from farspan.cache.spill import HostShelf, Spill
 from farspan.errors import DamagedFile, PlanDoesNotApply, PlanError, StorageError
 from farspan.plan import Plan
 from farspan.testing import allocated_bytes
@@ -237,3 +242,85 @@ def test_memory_does_not_grow_with_a_text_that_lies_on_disk() -> None:
     assert here["pss"] - here["pss_before"] > 0.9 * token * here["seen"]
     assert long["pss"] - short["pss"] < 0.1 * token * more
     assert long["held_bytes"] < 0.02 * token * long["seen"]
+
+
+# -- of what lies elsewhere, only the pages that hold what is fetched are brought -----------------------------------
+
+PACKED = ("", "int8(group=32)", "int4(group=16)", "int2(group=16)", "fp8")
+
+
+def packed(store: str, counts: tuple[int, ...]) -> Extent:
+    """Random entries of heads that hold so many each."""
+    generator = torch.Generator().manual_seed(sum(counts))
+    keys, values = (torch.randn(sum(counts), 16, generator=generator) for _ in range(2))
+    positions = torch.cat([torch.arange(count, dtype=torch.int32) * 3 + h for h, count in enumerate(counts)])
+    offsets = tuple(itertools.accumulate(counts, initial=0))
+    extent = Extent(DenseBlock(keys, values), positions, offsets, shared=False)
+    store_of = Plan.parse(store).get("store") if store else None
+    return extent if store_of is None else extent.holding(store_of.pack(keys, values, counts))
+
+
+@given(
+    st.sampled_from(PACKED),
+    st.lists(st.integers(0, 150), min_size=1, max_size=3),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["disk", "host"]),
+)
+def test_pages_hold_what_was_asked_for(store: str, sizes: list[int], seed: int, to: str) -> None:
+    sizes = [*sizes, 40]
+    extent, generator = packed(store, tuple(sizes)), torch.Generator().manual_seed(seed)
+    there = (Spill() if to == "disk" else HostShelf()).put(extent, 0)
+    slots = [torch.randperm(n, generator=generator)[: int(n * 0.2)].sort().values for n in sizes]
+    few, at = there.picked(slots)
+    assert few is not there and not few.kept
+    wanted, brought = extent.entries(), few.entries()
+    for head, (mine, its) in enumerate(zip(slots, at, strict=True)):
+        for a, b in zip(wanted, brought, strict=True):
+            assert torch.equal(a[extent.offsets[head] + mine], b[few.offsets[head] + its])
+    for (keys, values), (other, others) in zip(entries_at(there, slots), entries_at(extent, slots), strict=True):
+        assert torch.equal(keys, other) and torch.equal(values, others)
+
+
+@pytest.mark.parametrize("store", ["", "int4(group=16) | "])
+@pytest.mark.parametrize("kernels", ["torch", "native"])
+def test_a_step_brings_the_pages_that_it_fetches_from_and_no_more(
+    store: str, kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted: bytes that come from the file for one question's worth of steps, layer by layer."""
+    monkeypatch.setattr(kernels_module, "backend", lambda device: kernels_module.Choice(kernels, "tested", {}))
+    model, _ = pair("llama")
+    fetch = "quest:64(page=16, sinks=4, recent=16)"
+    there = model.read([LONG] * 6, f"{store}{fetch} | offload")
+    whole = there.elsewhere_bytes
+    brought, preadv = [0], os.preadv
+
+    def counted(*args: object) -> int:
+        brought[0] += (count := preadv(*args))
+        return count
+
+    monkeypatch.setattr(os, "preadv", counted)
+    steps = 6
+    answer = there.ask("Why?", max_new_tokens=steps)
+    fed = model.prompts.question("Why?", last=None, eos=model.eos).numel() + steps - 1
+    entry = whole / sum(sum(e.counts) for layer in there._cache.layers for e in layer.extents)
+    pages = 64 + 16 + 2 * 16  # fetched pages, sinks' and those that recent tokens begin and end in
+    most = fed * len(there._cache.layers) * 2 * pages * entry
+    assert 0 < brought[0] <= most * 1.05 < 0.5 * fed * whole
+    by_pages, brought[0] = brought[0], 0
+    monkeypatch.setattr(Extent, "picked", lambda self, slots: (self, tuple(slots)))
+    assert there.ask("Why?", max_new_tokens=steps).token_ids == answer.token_ids
+    assert brought[0] > fed * whole, "without pages extents come whole, whatever is read of them"
+    assert by_pages < brought[0] / 4
+
+
+def test_a_page_that_is_damaged_is_refused_and_others_are_not() -> None:
+    extent = packed("", (100, 60))
+    spill = Spill()
+    there = spill.put(extent, 5)
+    os.pwrite(spill._file.fileno(), b"\x00\x01\x02\x03", 50 * 64)  # the 50th entry's key, in the fourth page
+    none = torch.empty(0, dtype=torch.int64)
+    assert torch.equal(entries_at(there, [torch.tensor([0, 90]), none])[0][0], extent.entries()[0][[0, 90]])
+    with pytest.raises(DamagedFile, match="layer 5 is not what was written"):
+        entries_at(there, [torch.tensor([60]), none])
+    with pytest.raises(DamagedFile, match="layer 5 is not what was written"):
+        there.entries()

@@ -20,7 +20,8 @@ class Offload(Place):
     them whenever they are read, and has the system fetch the next layer ahead. `to=host` needs a model on a device of
     its own. Whatever store the plan has packs them first: `snapkv:10% | int4 | offload`. In memory stay positions, what
     has not sealed yet (the chunk being read, what a budget still decides about, the newest 128 tokens) and the one
-    extent in use. A context opened from a file is read from that file each time.
+    extent in use. Where a plan fetches, only the pages that hold what is read are brought, unless the store packs in
+    other ways than by groups. A context opened from a file is read from that file each time, extent by extent.
     """
 
     to: Literal["disk", "host"] = "disk"
