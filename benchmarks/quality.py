@@ -13,18 +13,10 @@ into docs/quality.md, from the parts that are there.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from farspan.loading import load
-from farspan.measure.local import LocalModel
-from farspan.measure.record import Mode
-from farspan.measure.run import RunProgress, run
-from farspan.measure.settings import Settings, chosen_tasks, fitted
-from farspan.plan import Plan
+from benchmarks.parts import Part, main
 
 TASKS = (
     *("one_needle", "four_keys", "forty_keys", "multi_value", "multi_query"),
@@ -69,29 +61,6 @@ CLAIMS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One run. `contexts` are per task and length; each is asked eight questions."""
-
-    plans: tuple[str, ...]
-    tasks: tuple[str, ...] = TASKS
-    lengths: tuple[int, ...] = (2048,)
-    modes: tuple[Mode, ...] = ("agnostic",)
-    contexts: int = 8
-
-    def settings(self) -> Settings:
-        """For the runner."""
-        return fitted(
-            Settings(
-                plans=tuple(map(Plan.parse, self.plans)),
-                tasks=tuple(chosen_tasks([f"recall/{name}" for name in self.tasks], [])),
-                lengths=self.lengths,
-                samples=self.contexts,
-                modes=self.modes,
-            )
-        )
-
-
 def at(names: Sequence[str], *budgets: str) -> tuple[str, ...]:
     """Every name at every budget."""
     return tuple(f"{name}:{budget}" for budget in budgets for name in names)
@@ -104,7 +73,8 @@ PARTS = {
             *at((*SCORERS, *ALLOCATORS, *FOLDERS), "25%", "10%"),
             *STORES,
             *COMPOSED,
-        )
+        ),
+        tasks=TASKS,
     ),
     "claims": Part(
         plans=("full", *dict.fromkeys(plan for claim in CLAIMS for plan in (claim.better, claim.worse))),
@@ -124,39 +94,7 @@ PARTS = {
 }
 
 
-def main() -> None:
-    """Run the parts that are asked for, all without one, then write the page where that is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, default=Path("runs/quality"))
-    parser.add_argument("--part", action="append", choices=list(PARTS), default=None)
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/quality.md, and run nothing")
-    given = parser.parse_args()
-    if not given.write:
-        subject = LocalModel(load())
-        for name in given.part or PARTS:
-            tally = run(PARTS[name].settings(), subject, given.output / name, progress=_Told(name))
-            print(f"\n{name}: {len(tally.keys):,} samples, {tally.errors} errors", file=sys.stderr)
-        return
+if __name__ == "__main__":
     from benchmarks.quality_page import page
 
-    Path("docs/quality.md").write_text(page(given.output), encoding="utf-8")
-
-
-class _Told:
-    """One line that is kept up to date."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self, progress: RunProgress) -> None:
-        left = "" if progress.left_seconds is None else f", {progress.left_seconds / 60:.0f} min left"
-        print(
-            f"\r{self.name}: {progress.done / progress.total:.1%}, {progress.samples:,} samples{left}   ",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-if __name__ == "__main__":
-    main()
+    main(__doc__, PARTS, page, "quality")

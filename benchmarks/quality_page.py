@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.pages import code, difference, interval, machine, markdown, percent, verdict
 from benchmarks.quality import CLAIMS, PARTS
 from farspan.measure.cells import Summary
 from farspan.measure.contrast import contrasts
 from farspan.measure.frame import Column, load
-from farspan.measure.paired import Comparison, holm
-from farspan.measure.statistics import Interval
+from farspan.measure.paired import holm
 
 HEAD = """\
 # Quality of every method on the reference model
@@ -28,9 +28,7 @@ rank.
 def page(folder: Path) -> str:
     """The whole page, from the parts that are there."""
     parts = {name: Summary(load([folder / name])) for name in PARTS if (folder / name / "run.json").is_file()}
-    where = next(iter(parts.values())).frame.runs[0].manifest["environments"][0]
-    machine = f"{where['cpu']}, {where.get('threads', '?')} threads"
-    blocks = [HEAD.format(machine=machine)]
+    blocks = [HEAD.format(machine=machine(dict(next(iter(parts.values())).frame.runs[0].manifest)))]
     titles = {
         "methods": "## Every method: 2k tokens, read in stream order without knowing the questions",
         "budgets": "## Six plans by budget, without the question and with it",
@@ -55,7 +53,7 @@ def _table(summary: Summary, length: int) -> str:
     rows = [list(_row(summary, column, length, tasks, judged)) for column in columns]
     alone = len(summary.frame.lengths) == 1
     caption = "" if alone else f"**{length:,} tokens**\n\n"
-    return caption + _markdown([head, *rows])
+    return caption + markdown([head, *rows])
 
 
 def _mean(summary: Summary, column: Column, length: int) -> float:
@@ -65,11 +63,11 @@ def _mean(summary: Summary, column: Column, length: int) -> float:
 
 def _row(summary: Summary, column: Column, length: int, tasks: Sequence[str], judged: Sequence[str]) -> Iterator[str]:
     point = summary.overall(column, "official", length)
-    yield f"`{summary.frame.label(column)}`".replace("|", "\\|")
-    yield _interval(point.score if point else None)
+    yield code(summary.frame.label(column))
+    yield interval(point.score if point else None)
     for task in tasks:
         cell = summary.cells.get((task, length, column))
-        yield _percent(cell.official.mean if cell and cell.official else None)
+        yield percent(cell.official.mean if cell and cell.official else None)
     for task in judged:
         cell = summary.cells.get((task, length, column))
         yield "-" if cell is None or cell.nll is None else f"{cell.nll:.2f}"
@@ -89,31 +87,5 @@ def _claims(summary: Summary) -> str:
             rows.append([claim.said, plans, "-", "-", "no task ranks"])
             continue
         p = next(adjusted)
-        rows.append([claim.said, plans, _difference(each), f"{p:.3f}", _verdict(each, p)])
-    return _markdown(rows)
-
-
-def _difference(each: Comparison) -> str:
-    return f"{each.difference * 100:+.1f} [{each.low * 100:+.1f}, {each.high * 100:+.1f}]"
-
-
-def _verdict(each: Comparison, p: float) -> str:
-    if p < 0.05:
-        return "showed" if each.difference > 0 else "the opposite showed"
-    seen = "" if each.detectable is None else f" (from {each.detectable * 100:.0f} points on it would have)"
-    return f"did not show{seen}"
-
-
-def _interval(score: Interval | None) -> str:
-    if score is None:
-        return "-"
-    return f"{score.mean * 100:.1f} [{score.low * 100:.1f}, {score.high * 100:.1f}]"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value * 100:.0f}"
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+        rows.append([claim.said, plans, difference(each), f"{p:.3f}", verdict(each, p)])
+    return markdown(rows)

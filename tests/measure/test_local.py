@@ -15,6 +15,7 @@ from farspan.measure.local import LocalModel
 from farspan.measure.outcome import Outcome
 from farspan.measure.record import Mode, Record
 from farspan.measure.settings import Batch, Cell, Column
+from farspan.methods.fetch.quest import Quest
 from farspan.model import Model
 from farspan.plan import Plan
 from farspan.tasks.base import Passage, Question, seeded
@@ -196,7 +197,10 @@ def test_a_reading_that_fails_spoils_no_other_of_its_batch() -> None:
     assert list(model.answer([], [Plan.parse("full")], "aware")) == [[]]
 
 
-FETCHING = ("full", "topk:20(recent=8)", "quest:16(page=8, recent=8)", "int8", "int8 | topk:20(recent=8)")
+FETCHING = (
+    *("full", "topk:20(recent=8)", "quest:16(page=8, recent=8)", "int8", "int8 | topk:20(recent=8)"),
+    *("quest:32(page=8, recent=8)", "quest:16(page=4, recent=8)", "quest:24(page=4, recent=8)"),
+)
 
 
 @pytest.mark.parametrize("mode", ["agnostic", "aware"])
@@ -212,7 +216,10 @@ def test_plans_that_read_alike_share_a_reading_and_answer_as_alone(mode: Mode, m
         return read(self, documents, plan, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Model, "read", counted)
+    index, made = Quest.index, list[int]()
+    monkeypatch.setattr(Quest, "index", lambda self, sealed: made.append(self.page) or index(self, sealed))
     together = list(evaluate(subject(), batch, columns, 0))
+    assert made == [8] * 6 + [4] * 6, "once for three layers of two contexts, however many entries are fetched"
     assert plans == ["full"] * 2 + ["int8"] * 2 + ["snapkv:60(window=8)"] * (2 if mode == "agnostic" else 4)
     assert len(together) == len(columns)
     for records in together:

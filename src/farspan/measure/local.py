@@ -19,6 +19,7 @@ from farspan.measure.counter import ModelCounter, asked_of
 from farspan.measure.evidence import Fed, Holdings, fed_stretches, gold_fed
 from farspan.measure.outcome import Outcome, hopeless, message_of
 from farspan.measure.record import Mode
+from farspan.methods.fetch.base import Fetch
 from farspan.model import Model
 from farspan.plan import Plan
 from farspan.tasks.base import Passage, Question
@@ -203,6 +204,7 @@ class _Reading:
 
     def __init__(self, context: Context, passage: Passage, counter: ModelCounter) -> None:
         self.context, self.passage = context, passage
+        self.latest: Context | None = None
         self.stretches: list[Fed] = fed_stretches(context)
         self.holdings = Holdings(context)
         whole, fed = counter.text(passage.context), len(self.holdings.tokens)
@@ -210,11 +212,12 @@ class _Reading:
         self.full_bytes = context.model.layout.full_bytes(context.seen + whole - fed)  # of the text as it was given
 
     def under(self, plan: Plan) -> _Reading:
-        """The same, asked under a plan that reads alike."""
+        """The same, asked under a plan that reads alike; one with the index of the plan before it takes that over."""
         if plan == self.context.plan:
             return self
         other = copy(self)
-        other.context = self.context.under(plan)
+        source = self.context if self.latest is None or _index(self.latest.plan) != _index(plan) else self.latest
+        other.context = self.latest = source.under(plan)
         return other
 
     def failed(self, question: Question, error: BaseException) -> Outcome:
@@ -272,6 +275,12 @@ class _Reading:
             "pairs": context.cost.pairs,
             "excerpt": self.holdings.excerpt(self.passage.context, question.gold[0] if question.gold else None),
         }
+
+
+def _index(plan: Plan) -> str | None:
+    """Which index a plan wants."""
+    method = plan.get("fetch")
+    return method.key if isinstance(method, Fetch) else None
 
 
 def _hash(value: Any) -> str:

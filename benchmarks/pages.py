@@ -1,0 +1,51 @@
+"""Words and tables that the pages of measured quality have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from farspan.measure.paired import Comparison
+from farspan.measure.statistics import Interval
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table, its head first."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def code(text: str) -> str:
+    """A plan, as it stands in a table."""
+    return f"`{text}`".replace("|", "\\|")
+
+
+def interval(score: Interval | None, digits: int = 1) -> str:
+    """Percent, with what it may be."""
+    if score is None:
+        return "-"
+    return f"{score.mean * 100:.{digits}f} [{score.low * 100:.{digits}f}, {score.high * 100:.{digits}f}]"
+
+
+def percent(value: float | None, digits: int = 0) -> str:
+    """A share."""
+    return "-" if value is None else f"{value * 100:.{digits}f}"
+
+
+def difference(each: Comparison) -> str:
+    """In points, with its interval."""
+    return f"{each.difference * 100:+.1f} [{each.low * 100:+.1f}, {each.high * 100:+.1f}]"
+
+
+def verdict(each: Comparison, p: float) -> str:
+    """Whether it showed that B is better than A."""
+    if p < 0.05:
+        return "showed" if each.difference > 0 else "the opposite showed"
+    seen = "" if each.detectable is None else f" (from {each.detectable * 100:.0f} points on it would have)"
+    return f"did not show{seen}"
+
+
+def machine(manifest: dict[str, Any]) -> str:
+    """Where a run was made."""
+    where = manifest["environments"][0]
+    return f"{where['cpu']}, {where.get('threads', '?')} threads"
