@@ -10,6 +10,11 @@
 #include <cstring>
 #include <new>
 #include <vector>
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace {
 
@@ -141,6 +146,8 @@ struct Work {
         float *acc = job.acc + item.slot * (size_t)call.value_size;
         for (int r = 0; r < item.rows; r++) best[r] = -INFINITY, sum[r] = 0;
         std::memset(acc, 0, sizeof(float) * item.rows * call.value_size);
+        const bool whole = coded(part.kind) && !gather && quick;
+        if (whole && tiles->begin) tiles->begin(item.rows);
         for (int64_t at = item.first; at < item.first + item.count; at += FS_TILE) {
             int n = (int)std::min<int64_t>(FS_TILE, item.first + item.count - at);
             if (!visible(at)) break;
@@ -150,7 +157,8 @@ struct Work {
             tiles->softmax(s, item.rows, n, best, sum, acc, call.value_size);
             weigh(at, n, acc);
         }
-        if (coded(part.kind) && !gather && quick)
+        if (whole && tiles->end) tiles->end();
+        if (whole)
             tiles->finish_codes(part.kind, acc, item.rows, call.value_size, part.value_groups, part.value_group);
     }
 
@@ -304,13 +312,27 @@ void cut(Job &job, int part_count) {
 
 const FsTiles *known[] = {
 #if defined(__x86_64__)
-    &fs_tiles_avx512, &fs_tiles_avx2,
+    &fs_tiles_amx, &fs_tiles_avx512, &fs_tiles_avx2,
 #endif
     &fs_tiles_scalar};
+
+// Whether there is a unit for int8 matrices and the system lets this process use it; Linux wants to be asked.
+bool matrix_unit() {
+#if defined(__x86_64__) && defined(__linux__)
+    unsigned a, b, c, d;
+    const unsigned unit = 1u << 24 | 1u << 25; // amx-tile, amx-int8
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & unit) != unit) return false;
+    const int ask = 0x1023, tile_data = 18; // ARCH_REQ_XCOMP_PERM
+    return syscall(SYS_arch_prctl, ask, tile_data) == 0;
+#else
+    return false;
+#endif
+}
 
 bool runs_here(const FsTiles *set) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
+    if (set == &fs_tiles_amx) return runs_here(&fs_tiles_avx512) && __builtin_cpu_supports("avx512vbmi") && matrix_unit();
     if (set == &fs_tiles_avx512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&

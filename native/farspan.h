@@ -71,12 +71,13 @@ typedef struct {
     void (*quick_values_codes)(int bits, const float *s, int rows, int size, const uint8_t *codes,
                                const uint16_t *scale, const uint16_t *low, int groups, int group, int n, float *acc);
     void (*finish_codes)(int bits, float *acc, int rows, int size, int groups, int group);
+    void (*begin)(int rows), (*end)(void); // around the quick functions of a work item; NULL where there is nothing to do
 } FsTiles;
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-extern const FsTiles fs_tiles_scalar, fs_tiles_avx2, fs_tiles_avx512;
+extern const FsTiles fs_tiles_scalar, fs_tiles_avx2, fs_tiles_avx512, fs_tiles_amx;
 int fs_attend(const FsCall *call, const FsPart *parts, int32_t part_count);
 const char *fs_instruction_set(void);
 const char *fs_instruction_sets(void);

@@ -67,7 +67,7 @@ static inline float exp_negative(float x) {
 }
 
 // Sixteen lanes of maxima and of sums, so that compilers may work on them together: sums of floats keep their order.
-static void softmax(float *s, int rows, int n, float *best, float *sum, float *acc, int size) {
+__attribute__((unused)) static void softmax(float *s, int rows, int n, float *best, float *sum, float *acc, int size) {
     const float nothing = -__builtin_inff();
     for (int r = 0; r < rows; r++) {
         float *row = s + r * FS_TILE, most[16], total[16] = {0}, high = best[r];

@@ -10,9 +10,7 @@
 FS_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
 namespace {
 #include "tiles.inl"
-
-typedef __m512 F;
-typedef __m512i I;
+#include "wide.inl"
 
 inline F load_wide(int kind, const char *at, __mmask16 mask) {
     if (kind == FS_F32) return _mm512_maskz_loadu_ps(mask, (const float *)at);
@@ -21,13 +19,13 @@ inline F load_wide(int kind, const char *at, __mmask16 mask) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-// Bytes from what is read to what is asked of memory meanwhile: entries come one after the other, tile after tile, and
-// without it the first lines of each tile are waited for.
-const int AHEAD = 4096;
-
 inline int width_of(int kind) { return kind == FS_F32 ? 4 : 2; }
-inline __mmask16 first(int n) { return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1); }
-inline __mmask64 bytes(int n) { return n >= 64 ? ~0ull : (1ull << n) - 1; }
+
+// Gathered entries lie anywhere: all lines of the one that many entries ahead are asked for.
+const int SOON = 8;
+inline void ask_for(const char *entry, int size) {
+    for (int at = 0; at < size; at += 64) _mm_prefetch(entry + at, _MM_HINT_T0);
+}
 
 // The plain function's polynomial, sixteen at a time.
 inline F exp_negative(F x) {
@@ -98,7 +96,7 @@ void dot_products(const float *q, int have, int size, const char *keys, int64_t 
         for (int e = 0; e < entries; e++) {
             int at = i + e < n ? i + e : n - 1;
             entry[e] = keys + stride * (index ? index[at] : at);
-            if (index && i + e + 2 * entries < n) _mm_prefetch(keys + stride * index[i + e + 2 * entries], _MM_HINT_T0);
+            if (index && i + e + SOON < n) ask_for(keys + stride * index[i + e + SOON], size * width);
         }
         F sum[16];
         for (int k = 0; k < 16; k++) sum[k] = _mm512_setzero_ps();
@@ -171,7 +169,7 @@ void add_values(const float *s, int size, int d, const char *values, int64_t str
     }
     for (int i = 0; i < n; i++) {
         const char *entry = values + stride * (index ? index[i] : i) + d * width;
-        if (index && i + 8 < n) _mm_prefetch(values + stride * index[i + 8] + d * width, _MM_HINT_T0);
+        if (index && d == 0 && i + SOON < n) ask_for(values + stride * index[i + SOON], size * width);
         for (int c = 0; c < vectors; c++) {
             F value = load_wide(kind, entry + 16 * c * width, mask[c]);
             if (!index && 16 * c * width % 64 == 0) _mm_prefetch(entry + 16 * c * width + AHEAD, _MM_HINT_T0);
@@ -500,13 +498,6 @@ void values_in(const float *s, int rows, int size, const uint8_t *codes, const u
         }
 }
 
-// Whether columns of 16 belong to one group, or to two in halves, and groups are few enough.
-inline bool regular(int bits, int size, int groups, int group) {
-    int columns = group * bits / 8;
-    return (groups == 1 || groups == 2 || groups == 4) && size * bits % 8 == 0 &&
-           (groups == 1 || columns % 16 == 0 || columns == 8);
-}
-
 void values_codes(int bits, const float *s, int rows, int size, const uint8_t *codes, const uint16_t *scale,
                   const uint16_t *low, int groups, int group, int n, float *acc) {
     if (!regular(bits, size, groups, group)) {
@@ -535,7 +526,7 @@ void finish_codes(int bits, float *acc, int rows, int size, int groups, int grou
 } // namespace
 FS_TARGET_END
 extern "C" const FsTiles fs_tiles_avx512 = {"avx512", scores_dense, values_dense, plain_scores_codes, plain_values_codes,
-                                     plain_unpack, cap_scores, softmax_wide, scores_codes,       values_codes,       finish_codes};
+                                     plain_unpack, cap_scores, softmax_wide, scores_codes,       values_codes,       finish_codes, 0, 0};
 #else
-extern "C" const FsTiles fs_tiles_avx512 = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+extern "C" const FsTiles fs_tiles_avx512 = {};
 #endif

@@ -34,6 +34,8 @@ from farspan.cli.session import STDIN
 from farspan.errors import FarspanError
 
 DEBUG = "--debug"
+# torch then asks for large pages: entries that lie far apart are found in fewer steps. Read when torch first allocates.
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 DEBUG_VARIABLE = "FARSPAN_DEBUG"
 INTERRUPTED = 130
 
@@ -80,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if DEBUG in options:
         arguments.remove(DEBUG)
         debug = True
+    os.environ.setdefault(LARGE_PAGES, "1")
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that cannot show a character must not cost the answer
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -14,7 +14,7 @@ from farspan.cli.output import bytes_text, emit, rows, say
 from farspan.errors import FarspanError
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "amx_bf16")  # those that CPU kernels use, and one they may come to
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "amx_int8")  # those that CPU kernels use
 COMPILERS = ("c++", "g++", "clang++")
 LEAST_DISK = 100 * 1024**2  # a context of a long document in a small model
 
