@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import farspan
 from farspan.context import Context
 from farspan.testing import allocated_bytes
+from tests.models import tiny, tiny_tokenizer
 from tests.oracle.situations import KINDS, LONG, OTHER, QUESTIONS, pair
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +94,27 @@ def test_fifty_questions_and_forks_leave_nothing_behind() -> None:
     for _ in range(50):
         context.fork().ask(QUESTIONS[0], max_new_tokens=2)
     assert live_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "plan"),
+    [(kind, plan) for kind in ("llama", "gemma3", "gpt2") for plan in ("full", "snapkv:40(window=8) | int8")]
+    + [("llama", "yarn(factor=2)"), ("gemma3", "selfextend(factor=2)")],
+)
+def test_a_context_is_its_entries_and_nothing_of_the_model(kind: str, plan: str) -> None:
+    model, _ = pair(kind)
+    before = live_bytes()
+    contexts = [model.read(LONG, plan) for _ in range(3)]
+    beside = live_bytes() - before - sum(context.held_bytes for context in contexts)
+    assert 0 < beside < 3 * 8192, "token ids, and the frequencies that positions turn by"
+
+
+def test_loading_a_model_copies_none_of_its_weights() -> None:
+    hf, tokenizer = tiny("llama", vocab_size=len(tiny_tokenizer())), tiny_tokenizer()
+    before = live_bytes()
+    model = farspan.load(hf, tokenizer=tokenizer)
+    model.read(LONG, "full")
+    assert live_bytes() - before < 8192 < sum(p.nbytes for p in hf.parameters()) / 10
 
 
 def test_a_fork_shares_what_is_sealed() -> None:
