@@ -58,6 +58,7 @@ bench-all: $(VENV)/.installed-dev ## the same, further, and docs/benchmarks.md m
 	$(BIN)/python -m benchmarks.attention_step --lengths 4096,32768,131072 | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.prefill_patterns --lengths 8192,32768 | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.end_to_end --lengths 8192,32768 | $(BIN)/python -m benchmarks.record
+	$(BIN)/python -m benchmarks.memory | $(BIN)/python -m benchmarks.record
 
 docs: $(VENV)/.installed-dev ## the pages that commands make: docs/methods.md, docs/tasks.md
 	$(BIN)/python -m tests.docs

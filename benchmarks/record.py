@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS, PAGE = Path("benchmarks/results"), Path("docs/benchmarks.md")
+MiB = 1024**2
+SIZES = ("full_bytes", "held_bytes", "alone", "peak")
 HEAD = """\
 # Benchmarks
 
@@ -57,7 +59,8 @@ def page(folder: Path = RESULTS) -> str:
         document = json.loads(file.read_text(encoding="utf-8"))
         machine = document["machine"]
         where = f"{machine['attention']}; {machine['threads']} threads; torch {machine['torch']}"
-        blocks += [f"## {document['benchmark']}\n\n{where}", _table(document)]
+        table = _memory if document["benchmark"] == "memory" else _table
+        blocks += [f"## {document['benchmark']}\n\n{where}", table(document)]
     return "\n\n".join(block.strip() for block in blocks) + "\n"
 
 
@@ -71,6 +74,23 @@ def _table(document: Mapping[str, Any]) -> str:
         lines.append(
             f"| {name} | {row['size']:,} | {row['ratio']:.2f} | {met} | {times} | {row['share_of_floor']:.0%} |"
         )
+    return "\n".join(lines)
+
+
+def _memory(document: Mapping[str, Any]) -> str:
+    lines = [
+        "Growth of a process's proportional set size, in MiB, beside the bytes of the full cache. An aim is a share of "
+        f"these, give or take {document['slack'] / MiB:g} MiB; of an answer, no growth from its first tenth on.\n",
+        "| | tokens | full | reported | grown | of full | aim | without files | peak while reading |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in document["rows"]:
+        sizes = {key: f"{row[key] / MiB:,.1f}" if key in row else "" for key in (*SIZES, "grown")}
+        share = f"{row['share']:.2%}" if "share" in row else ""
+        aim = "" if row["met"] is None else f"{row['aim']:.1%}, {'met' if row['met'] else 'missed'}"
+        name = row["name"].replace("|", "\\|")
+        figures = (sizes["full_bytes"], sizes["held_bytes"], sizes["grown"], share, aim, sizes["alone"], sizes["peak"])
+        lines.append(f"| {name} | {row['tokens']:,} | {' | '.join(figures)} |")
     return "\n".join(lines)
 
 

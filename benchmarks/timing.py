@@ -63,19 +63,23 @@ def bandwidth(megabytes: int = 512) -> float:
     return data.nbytes / best
 
 
-def finish(title: str, rows: list[Row], facts: Mapping[str, Any]) -> None:
-    """Print the table, then everything as one line of JSON."""
-    print(f"\n{'':28} {'size':>8} {'ratio':>7} {'ours ms':>9} {'peer ms':>9} {'floor ms':>9} {'of floor':>9}")
-    for row in rows:
-        figures = (f"{1e3 * x:9.3f}" for x in (row.ours, row.peer, row.floor))
-        print(f"{row.name:28} {row.size:8} {row.ratio:7.2f} {' '.join(figures)} {row.share:9.0%}")
+def machine() -> dict[str, Any]:
+    """What a result was measured on."""
     route = backend("cpu")
-    machine = {
+    return {
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "farspan": farspan.__version__,
         "attention": f"{route.name}: {route.why}",
     }
+
+
+def finish(title: str, rows: list[Row], facts: Mapping[str, Any]) -> None:
+    """Print the table, then everything as one line of JSON."""
+    print(f"\n{'':28} {'size':>8} {'ratio':>7} {'ours ms':>9} {'peer ms':>9} {'floor ms':>9} {'of floor':>9}")
+    for row in rows:
+        figures = (f"{1e3 * x:9.3f}" for x in (row.ours, row.peer, row.floor))
+        print(f"{row.name:28} {row.size:8} {row.ratio:7.2f} {' '.join(figures)} {row.share:9.0%}")
     table = [{**asdict(row), "ratio": row.ratio, "share_of_floor": row.share} for row in rows]
-    print(json.dumps({"benchmark": title, **facts, "machine": machine, "rows": table}))
+    print(json.dumps({"benchmark": title, **facts, "machine": machine(), "rows": table}))

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks import record
+from benchmarks.memory import LEAST, apart, judged
 
 ROW = {"name": "int4", "size": 131072, "ours": 0.02, "peer": 0.1, "floor": 0.01, "ratio": 5.0, "share_of_floor": 0.5}
 MACHINE = {"attention": "native: C++ kernels with avx512 instructions", "threads": 2, "torch": "2.13.0"}
@@ -20,6 +23,35 @@ def test_a_result_is_kept_by_what_it_was_measured_on(tmp_path: Path):
     text = record.page(tmp_path)
     assert "| int4 | 131,072 | 5.00 | 4.5, met | 20 ms | 100 ms | 10 ms | 50% |" in text
     assert "| int8 | 131,072 | 2.50 | 3, missed |" in text
+
+
+def test_memory_is_shown_beside_the_full_cache(tmp_path: Path):
+    full, row = 2 * 2**30, {"tokens": 4200, "held_bytes": 70 * 2**20, "alone": 74 * 2**20, "peak": 9e8}
+    read = {
+        plan: judged(plan, {**row, "full_bytes": full, "grown": grown * 2**20})
+        for plan, grown in {"full": 2048, "snapkv:10%": 223, "snapkv:10% | int4": 80}.items()
+    }
+    assert {plan: each["met"] for plan, each in read.items()} == {
+        "full": None,
+        "snapkv:10%": True,  # 10.5% are 215.04 MiB, and 8 more are allowed
+        "snapkv:10% | int4": False,  # 3.5% are 71.68
+    }
+    last = {"name": "answer", "tokens": 20000, "grown": 2**19, "peak": 2**20, "aim": 0.0, "met": True}
+    result = {"benchmark": "memory", "machine": MACHINE, "slack": 8 * 2**20, "rows": [*read.values(), last]}
+    record.kept(result, tmp_path)
+    text = record.page(tmp_path)
+    assert "| full | 4,200 | 2,048.0 | 70.0 | 2,048.0 | 100.00% |  | 74.0 | 858.3 |" in text
+    assert r"| snapkv:10% \| int4 | 4,200 | 2,048.0 | 70.0 | 80.0 | 3.91% | 3.5%, missed | 74.0 | 858.3 |" in text
+    assert "| answer | 20,000 |  |  | 0.5 |  | 0.0%, met |  | 1.0 |" in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="measured by Linux's /proc")
+def test_a_process_grows_by_what_a_plan_holds():
+    """The memory benchmark's plainest rows; `make bench-all` has them all."""
+    for plan in ("window:10%", "snapkv:10% | int4"):
+        row = judged(plan, apart("--read", plan, "--characters", "16600"))
+        assert row["full_bytes"] >= LEAST and row["met"], row
 
 
 def test_a_benchmark_that_did_not_end_is_not_kept(tmp_path: Path):

@@ -5,17 +5,15 @@ The model is small in everything but its layers' entries: 4 layers of 4 heads ×
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
 import farspan
+from benchmarks.process import peak, pss, reset_peak
 from farspan import reference
 
 SENTENCES = (
@@ -23,28 +21,6 @@ SENTENCES = (
     "On page {0} of the ledger somebody crossed out the sum of {1} crowns, which nobody has explained since. ",
     "def entry_{0}(page: int) -> int:\n    return page * {1} + 7\n",
 )
-
-
-def peak() -> int:
-    """Bytes of the process's resident memory at most since `reset_peak`."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
-
-
-def pss() -> int:
-    """Bytes of memory that are this process's own now: proportional set size, with what was freed given back."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    rollup = Path("/proc/self/smaps_rollup")
-    lines = rollup.read_text().splitlines() if rollup.exists() else []
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-
-
-def reset_peak() -> None:
-    """Start anew, with what was freed given back to the system."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 def text_of(tokens: int, tokenizer: Any) -> str:

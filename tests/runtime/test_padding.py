@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from farspan.errors import CapacityError, OptionError, UsageError
+from farspan.testing import SCALED
 from tests.oracle.recording import TOLERANCE
 from tests.oracle.replay import difference, replay
 from tests.oracle.situations import KINDS, LONG, MIDDLE, QUESTIONS, SHORT, pair
@@ -39,7 +40,7 @@ def generate(model: Any, inputs: dict[str, Any]) -> tuple[list[list[int]], torch
 
 @pytest.mark.parametrize(
     ("kind", "plan"),
-    [*(("llama", p) for p in PLANS), *((kind, PLANS[2 * (kind != "mistral")]) for kind in KINDS[1:])],
+    [*(("llama", p) for p in PLANS), *((kind, PLANS[2 * (kind != "mistral")]) for kind in (*KINDS[1:], *SCALED))],
 )
 def test_padded_rows_of_several_contexts_equal_their_single_runs(kind: str, plan: str) -> None:
     model, _ = pair(kind)
