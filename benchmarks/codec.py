@@ -1,7 +1,9 @@
 """How small a context gets by the codec, and what that costs: bytes against fp16 and 8 bits, and the text that follows.
 
 Reads a module of Python's standard library with the embedded model, saves the context at every level, opens it, and
-judges how likely the next part of the same text is. `python -m benchmarks.codec [characters]`; ends with a JSON line.
+judges how likely the next part of the same text is. Then sends it, chunk by chunk, over lines of several bandwidths, to
+be there in half the time that reading took: as text to read again, or at some level.
+`python -m benchmarks.codec [characters]`; ends with a JSON line.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import torch
 import farspan
 from farspan.cache import CachegenBlock, DenseBlock
 from farspan.cache.cachegen import LEVELS, bin_of
+from farspan.cache.delivery import Piece, deliver
 from farspan.context import Context
 
 
@@ -30,14 +33,46 @@ def entries_of(context: Context) -> int:
     return sum(b.keys.numel() + b.values.numel() for b in blocks if isinstance(b, DenseBlock))
 
 
-def coded_bytes(context: Context, level: int) -> int:
-    """Bytes of the coded entries alone, without token ids, positions and manifest."""
+def coded(context: Context, level: int) -> list[CachegenBlock]:
+    """The entries of every layer at a level; of a context read layer by layer, one block each."""
     layers = context._cache.layers
-    return sum(
-        CachegenBlock.encode(extent.block, extent.counts, bin_of(layer.index, len(layers), level)).nbytes
+    return [
+        CachegenBlock.encode(extent.block, extent.counts, bin_of(layer.index, len(layers), level))
         for layer in layers
         for extent in layer.extents
-    )
+    ]
+
+
+def coded_bytes(context: Context, level: int) -> int:
+    """Bytes of the coded entries alone, without token ids, positions and manifest."""
+    return sum(block.nbytes for block in coded(context, level))
+
+
+def pieces(context: Context, characters: int) -> list[Piece]:
+    """The context in chunks that are decoded each by itself; their text and its reading in equal shares."""
+    by_level = [coded(context, level) for level in range(len(LEVELS))]
+    count = len(by_level[0][0].lengths)
+    return [
+        Piece(
+            sizes=tuple(sum(block.lengths[i] for block in blocks) for blocks in by_level),
+            text_bytes=characters // count,
+            reading_seconds=context.cost.seconds / count,
+        )
+        for i in range(count)
+    ]
+
+
+def sent(context: Context, characters: int) -> list[dict[str, Any]]:
+    """What is sent over lines on which the default level would take 1/4 to 16 times as long as there is."""
+    chunks, deadline = pieces(context, characters), context.cost.seconds / 2
+    rows = []
+    for times in (0.25, 0.5, 1, 2, 4, 16):
+        bandwidth = sum(piece.sizes[1] for piece in chunks) / (times * deadline)
+        choices = deliver(chunks, [bandwidth] * len(chunks), deadline)
+        forms = ["text" if choice.level is None else str(choice.level) for choice in choices]
+        seconds = sum(choice.seconds for choice in choices)
+        rows.append({"bandwidth": bandwidth, "deadline": deadline, "forms": forms, "seconds": seconds})
+    return rows
 
 
 def perplexity(context: Context, text: str) -> float:
@@ -81,7 +116,7 @@ def measure(characters: int) -> dict[str, Any]:
     for row in rows:
         row["bits"], row["of_fp16"] = row["bytes"] * 8 / numbers, row["bytes"] / rows[0]["bytes"]
         row["of_8_bits"] = row["bytes"] / rows[1]["bytes"]
-    return {"tokens": context.seen, "numbers": numbers, "rows": rows}
+    return {"tokens": context.seen, "numbers": numbers, "rows": rows, "sent": sent(context, len(text))}
 
 
 def main() -> None:
@@ -94,6 +129,9 @@ def main() -> None:
             f"{row['form']:12}{row['bytes']:>12,}{row['bits']:>7.2f}{row['of_fp16']:>9.3f}{row['of_8_bits']:>11.3f}"
             f"{row['perplexity']:>12.4f}"
         )
+    print("\nchunk by chunk: kB/s, seconds there are, seconds taken, form of each chunk")
+    for row in result["sent"]:
+        print(f"{row['bandwidth'] / 1e3:10,.0f}{row['deadline']:8.2f}{row['seconds']:8.2f}  {' '.join(row['forms'])}")
     print(json.dumps(result))
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farspan.cache import CachegenBlock
+from farspan.cache.cachegen import LEVELS, bin_of
 from farspan.cache.delivery import Choice, Piece, deliver, next_choice
 from farspan.errors import OptionError
+from tests.cache.test_cachegen import block
 
 PIECE = Piece(sizes=(400, 300, 200, 100), text_bytes=10, reading_seconds=1.0)
 
@@ -53,6 +59,33 @@ def test_at_an_even_bandwidth_a_promise_is_kept(chunks: list[tuple[int, float]],
     total = sum(choice.seconds for choice in deliver(pieces, [bandwidth] * len(pieces), left))
     if min(uniform) <= left:
         assert total <= left * (1 + 1e-9)
+
+
+def test_a_context_arrives_in_chunks_each_at_its_level_and_decoded_side_by_side() -> None:
+    """Two layers of real entries, four chunks of 40 tokens, on a line that slows down and recovers."""
+    entries, counts = [block((160, 160)) for _ in range(2)], (160, 160)
+    by_level = [
+        [CachegenBlock.encode(held, counts, bin_of(i, 2, level), chunk=40) for i, held in enumerate(entries)]
+        for level in range(len(LEVELS))
+    ]
+    pieces = [
+        Piece(sizes=tuple(sum(b.lengths[i] for b in blocks) for blocks in by_level), text_bytes=1, reading_seconds=99.0)
+        for i in range(4)
+    ]
+    assert all(piece.sizes == tuple(sorted(piece.sizes, reverse=True)) for piece in pieces)
+    fine = sum(piece.sizes[0] for piece in pieces) / 8  # the finest level is there in 8 seconds
+    levels = [choice.level for choice in deliver(pieces, [fine, fine / 2, 2 * fine, 2 * fine], 8.0)]
+    assert levels[:2] == [0, 0] and levels[2] not in (None, 0) and levels[3] == 0
+    chosen = [(i, level) for i, level in enumerate(levels) if level is not None]
+    arriving = [by_level[level][layer] for i, level in chosen for layer in (0, 1)]
+    with ThreadPoolExecutor(4) as pool:
+        chunks = list(pool.map(lambda b, i: b.decode_chunk(i), arriving, [i for i, _ in chosen for _ in (0, 1)]))
+    for (i, level), layer, (keys, values) in zip(
+        [each for each in chosen for _ in (0, 1)], [0, 1] * 4, chunks, strict=True
+    ):
+        whole, span = by_level[level][layer].decode(), slice(40 * i, 40 * i + 40)
+        assert np.array_equal(keys, whole.keys.view(2, 160, 8)[:, span].transpose(0, 1).flatten(1).numpy())
+        assert np.array_equal(values, whole.values.view(2, 160, 4)[:, span].transpose(0, 1).flatten(1).numpy())
 
 
 def test_nothing_and_nowhere_are_refused() -> None:

@@ -77,6 +77,20 @@ def test_bytes_reported_are_bytes_allocated(kind: str, plan: str) -> None:
         assert each.held_bytes == sum(view.nbytes for view in each.inspect())
 
 
+@pytest.mark.parametrize("plan", ["snapkv:40(window=8)", "h2o:40(recent=8) | int4", "snapkv:40(window=8) | zipcache"])
+def test_heads_that_share_keys_hold_them_once(plan: str) -> None:
+    """Four query heads to one, two or four of keys: what is held, and at most while reading, goes by these alone."""
+    held, most = [], []
+    for kv_heads in (1, 2, 4):
+        hf = tiny("llama", vocab_size=len(tiny_tokenizer()), kv_heads=kv_heads)
+        context = farspan.load(hf, tokenizer=tiny_tokenizer()).read(LONG, plan)
+        assert context.held_bytes == allocated_bytes(context._cache)
+        held.append(context.held_bytes)
+        most.append(context.cost.peak_bytes)
+    assert held == [held[0], 2 * held[0], 4 * held[0]]
+    assert most[1] == pytest.approx(2 * most[0], rel=0.02) and most[2] == pytest.approx(4 * most[0], rel=0.02)
+
+
 def live_bytes() -> int:
     """Bytes of every tensor's storage there is."""
     import torch

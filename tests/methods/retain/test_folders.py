@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
 
 from farspan.budget import Budget
 from farspan.errors import DocumentError, PlanError
-from farspan.methods.retain.base import Entries, Folder
+from farspan.methods.retain.base import Entries, Folder, keep
 from farspan.methods.retain.ems import Ems
+from farspan.methods.retain.h2o import H2o
 from farspan.methods.retain.lookm import Lookm
+from farspan.methods.retain.textprior import Textprior
 from farspan.plan import Plan
 from farspan.text import Document
 from tests.oracle.situations import pair
+from tests.signals.test_window import observe
 
 
 def entries(keys: list[list[float]], values: list[float], scores: list[float], first: int = 0) -> Entries:
@@ -76,6 +81,15 @@ def test_ems_with_scores_below_zero_still_merges():
 def test_a_kept_entry_that_scored_nothing_is_not_overwritten():
     out = Ems(threshold=0.7).fold(Entries(*KEPT[:3], torch.zeros(2)), GONE)
     torch.testing.assert_close(out.keys[1], torch.tensor([0, (2 * 1 + 1 * 2) / 3]))
+
+
+def test_text_is_lifted_by_the_most_that_anything_drew():
+    """Attention 5 3 1 4, of which 0 and 3 are no text: 5 + 0, 3 + 5, 1 + 5 and 4 + 0. Its sibling keeps 0 and 3."""
+    state = {"attention": torch.tensor([[5.0, 3, 1, 4]]), "nontext": torch.tensor([[1.0, 0, 0, 1]])}
+    o = dataclasses.replace(observe([[[1.0] * 4]]), state=state)
+    assert Textprior().score(o).tolist() == [[5, 8, 6, 4]]
+    assert keep(Textprior().score(o)[0], 2).tolist() == [1, 2]
+    assert keep(H2o().score(o)[0], 2).tolist() == [0, 3]
 
 
 LOG = "0x7f 0x80 0x81 0x82 0x83 0x84 0x85 0x86 0x87 0x88 0x89 0x90 " * 6

@@ -114,6 +114,29 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         model.read(LONG, f"offload(path='{tmp_path}/nowhere')")
 
 
+def test_a_folder_that_vanished_is_named_by_what_needs_it_next_and_harms_nothing_else(tmp_path: Path) -> None:
+    model, _ = pair("llama")
+    (tmp_path / "spill").mkdir()
+    context = model.read(LONG, f"offload(path='{tmp_path}/spill')")
+    before = context.ask("Why?", max_new_tokens=4).token_ids
+    (tmp_path / "spill").rmdir()
+    assert context.ask("Why?", max_new_tokens=4).token_ids == before, "its file has no name, so nobody can remove it"
+    with pytest.raises(StorageError, match=r"cannot spill into .*spill: no such file or directory.*offload\(path="):
+        context.append(OTHER)
+    assert context.ask("Why?", max_new_tokens=4).token_ids == before
+
+
+@pytest.mark.parametrize("plan", ["int8", "int8 | offload"])
+def test_a_context_outlives_the_name_of_the_file_it_was_opened_from(plan: str, tmp_path: Path) -> None:
+    model, _ = pair("llama")
+    context = model.read(LONG, plan)
+    opened = model.open(context.save(tmp_path / "a.ctx"))
+    (tmp_path / "a.ctx").unlink()
+    assert opened.ask("Why?", max_new_tokens=9).token_ids == context.ask("Why?", max_new_tokens=9).token_ids
+    again = model.open(opened.save(tmp_path / "b.ctx"))
+    assert again.score("Why?").logprobs == context.score("Why?").logprobs
+
+
 def test_a_full_disk_says_how_much_was_needed_and_leaves_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = pair("llama")
     context = model.read(LONG, "offload")
