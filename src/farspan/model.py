@@ -25,6 +25,7 @@ from farspan.methods.compress._skimming import Skimmer
 from farspan.methods.compress.base import Compressor
 from farspan.methods.positions.base import Positions
 from farspan.methods.positions.longrope import Longrope
+from farspan.methods.prefill.coretokens import Coretokens
 from farspan.methods.prefill.moa import Moa
 from farspan.methods.retain._profiled import Profiled
 from farspan.methods.retain.base import Scorer
@@ -194,7 +195,7 @@ class Model:
     def check(self, plan: Plan) -> None:
         """Raise PlanDoesNotApply for a plan that this model cannot carry out."""
         for method in plan.methods:
-            if isinstance(method, Profiled | Longrope | Moa):
+            if isinstance(method, Profiled | Longrope | Moa | Coretokens):
                 method.load().belongs(self.fingerprint, self.path)
         self.layout.check(plan)
         if isinstance(skimmer := plan.get("compress"), Skimmer):

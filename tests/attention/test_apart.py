@@ -46,16 +46,20 @@ def naive(query: Tensor, keys: list[Tensor], values: list[Tensor], positions: li
     """Entry by entry: query [Hq, T, D], the last T tokens -> [T, Hq, Dv]."""
     group, tokens, out = query.shape[0] // len(keys), query.shape[1], []
     for time in range(tokens):
+        heads, votes = [], [0.0] * len(rule.ranges)
         for head in range(query.shape[0]):
             k, v, p = (column[head // group] for column in (keys, values, positions))
             seen = p <= p[-1] - (tokens - 1 - time)
             scores = (k[seen].double() @ query[head, time].double()).tolist()
             numbers = [next((i for i, (a, b) in enumerate(rule.ranges) if a <= t < b), None) for t in p[seen].tolist()]
-            amounts: dict[int, float] = {}
+            amounts = dict.fromkeys([*range(len(rule.ranges)), None], 0.0)
             for score, number in zip(scores, numbers, strict=True):
-                if number is not None:
-                    amounts[number] = amounts.get(number, 0.0) + math.exp(score / rule.temperature)
-            best = sorted(amounts, key=lambda i: -amounts[i])[: rule.top or len(rule.ranges)]
+                amounts[number] += math.exp(score / (1 if number is None else rule.temperature))
+            for number in range(len(votes)):
+                votes[number] += amounts[number] / sum(amounts.values())
+            heads.append((scores, numbers, amounts, v[seen]))
+        best = sorted(range(len(votes)), key=lambda i: -votes[i])[: rule.top or len(rule.ranges)]
+        for scores, numbers, amounts, v in heads:
             total = sum(amounts[i] for i in best)
             weights = []
             for score, number in zip(scores, numbers, strict=True):
@@ -67,7 +71,7 @@ def naive(query: Tensor, keys: list[Tensor], values: list[Tensor], positions: li
                 else:
                     weights.append(0.0)
             share = torch.tensor(weights, dtype=torch.float64) / sum(weights)
-            out.append(share @ v[seen].double())
+            out.append(share @ v.double())
     return torch.stack(out).unflatten(0, (tokens, -1))
 
 
@@ -131,6 +135,20 @@ def test_a_piece_is_selected_by_all_that_it_gets_not_by_its_best_entry() -> None
     three = 3 * math.exp(0.5)
     assert one_dimension(scores, [0.0, 1.0, 1.0, 1.0, 0.0], rule) == pytest.approx(three / (three + 1), abs=1e-6)
     assert one_dimension(scores, [1.0, 0.0, 0.0, 0.0, 0.0], rule) == 0.0
+
+
+def test_heads_choose_pieces_together() -> None:
+    """Two heads of a group, one key for each of two pieces, and a query's own, which scores 0.
+
+    Query (1, 0) gives the pieces e^0.5 and e^0.4 against 1: shares 0.40 and 0.36. Query (0, 1) gives e^0 and e^2: 0.11
+    and 0.79. Together 0.51 and 1.15: both see the second piece, where the first head by itself would see the first.
+    """
+    keys, values = torch.tensor([[0.5, 0.0], [0.4, 2.0], [0.0, 0.0]]), torch.tensor([[1.0], [2.0], [0.0]])
+    layer = layer_of([keys], [values], [torch.arange(3)], 0, 1)
+    rule = Sinks(top=1).pieces([(0, 1), (1, 2)])
+    got = attend(torch.eye(2)[:, None], [Rows(layer, 0, 1, pieces=rule)], 1.0)[0, :, 0]
+    expected = [2 * math.exp(score) / (math.exp(score) + 1) for score in (0.4, 2.0)]
+    assert torch.allclose(got, torch.tensor(expected), atol=1e-6)
 
 
 def test_packed_pieces_are_weighed_as_they_are_unpacked() -> None:

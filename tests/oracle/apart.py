@@ -69,13 +69,18 @@ def weighed(scores: Tensor, pieces: Pieces) -> Tensor:
     apart = [scores[..., a:b] / pieces.temperature for a, b in pieces.ranges]
     amounts = torch.stack([part.logsumexp(-1) for part in apart], -1)
     if 0 < pieces.top < len(apart):
-        best = amounts.topk(pieces.top, -1).indices
-        seen = torch.zeros_like(amounts, dtype=torch.bool).scatter(-1, best, True)
+        rest = scores.clone()
+        for a, b in pieces.ranges:
+            rest[..., a:b] = -math.inf
+        every = torch.cat([amounts, rest.logsumexp(-1, keepdim=True)], -1).logsumexp(-1, keepdim=True)
+        best = (amounts - every).exp().sum((0, 1)).topk(pieces.top, -1).indices
+        seen = torch.zeros_like(amounts[0, 0], dtype=torch.bool).scatter(-1, best, True).expand_as(amounts)
         amounts = amounts.masked_fill(~seen, -math.inf)
         apart = [part.masked_fill(~seen[..., i, None], -math.inf) for i, part in enumerate(apart)]
     together = amounts.logsumexp(-1, keepdim=True)
     power = pieces.scale * pieces.temperature
     out = scores.clone()
     for (a, b), part in zip(pieces.ranges, apart, strict=True):
-        out[..., a:b] = part - together + power * together
+        none = part == -math.inf  # also where a head has nothing of what all heads chose: then nothing of pieces at all
+        out[..., a:b] = (part - together + power * together).masked_fill(none, -math.inf)
     return out

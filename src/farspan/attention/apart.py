@@ -70,7 +70,7 @@ def _one(query: Tensor, row: Rows, scaling: float, few: FewRows | None, tails: T
         out, lse = few.attend(query, heads, size, factor, parts, torch.float32)
         of_groups = out.transpose(0, 1).unflatten(0, (heads, -1)), lse.unflatten(0, (heads, -1))
         target.add(*of_groups, slice(0, heads), every)
-    together = _best(apart, rule.top) if chooses else apart[0]
+    together = _best(apart, rest.lse, rule.top) if chooses else apart[0]
     rest.add(together.out, together.lse * (rule.scale * rule.temperature), slice(0, heads), every)
     return rest.finished(scaling, query.dtype)
 
@@ -84,10 +84,14 @@ def _target(
     return apart[number if chooses else 0], at_temperature(scaling, rule.temperature)
 
 
-def _best(apart: list[Merger], top: int) -> Merger:
-    """The `top` pieces that amount to most, for every query head by itself, merged."""
+def _best(apart: list[Merger], rest: Tensor, top: int) -> Merger:
+    """The `top` pieces that get most of the attention of a token, all heads together, merged; `rest` [Hk, G, T] is the
+    log-sum-exp of everything else that it sees.
+    """
     amounts = torch.stack([each.lse for each in apart], -1)
-    seen = torch.zeros_like(amounts, dtype=torch.bool).scatter(-1, amounts.topk(top, -1).indices, True)
+    every = torch.logaddexp(amounts.logsumexp(-1), rest)
+    votes = (amounts - every[..., None]).exp().sum((0, 1))  # [T, pieces]
+    seen = torch.zeros_like(votes, dtype=torch.bool).scatter(-1, votes.topk(top, -1).indices, True)
     heads, group, tokens, size = apart[0].out.shape
     merged = Merger(heads, group, tokens, size, apart[0].out.device)
     for number, each in enumerate(apart):

@@ -18,8 +18,8 @@ class Pieces(NamedTuple):
     """Which tokens were read apart, piece by piece as [start, stop), and how later tokens attend to them.
 
     Scores of a piece's entries are divided by `temperature`; what the pieces amount to together, exp(lse), is raised to
-    the power of `scale` times `temperature` before it meets the rest; only the `top` pieces with the largest exp(lse)
-    are seen, for each query head by itself (0: all).
+    the power of `scale` times `temperature` before it meets the rest; of a layer's heads together, each token sees only
+    the `top` pieces that get most of its attention (0: all).
     """
 
     ranges: tuple[tuple[int, int], ...]

@@ -15,7 +15,7 @@ BLOCK = 4096  # entries at a time: keys are held in the model's dtype, and no fl
 
 def key_norms(observation: Observation) -> Tensor:
     """-> [H, N] float32: the L2 norm of every key."""
-    return observation.once("key_norms", lambda: torch.cat([b.norm(dim=-1) for b in _blocks(observation)], 1))
+    return observation.once("key_norms", lambda: torch.cat([b.norm(dim=-1) for b in _blocks(observation.keys)], 1))
 
 
 def key_likeness(observation: Observation) -> Tensor:
@@ -23,17 +23,18 @@ def key_likeness(observation: Observation) -> Tensor:
 
     Source: KeyDiff (Park et al. 2025); the anchor costs one pass over the keys, all pairs would cost N.
     """
-    return observation.once("key_likeness", lambda: _key_likeness(observation))
+    return observation.once("key_likeness", lambda: likeness(observation.keys))
 
 
-def _key_likeness(o: Observation) -> Tensor:
-    anchor = torch.zeros(o.heads, 1, o.keys.shape[-1], device=o.keys.device)
-    for block in _blocks(o):
+def likeness(keys: Tensor) -> Tensor:
+    """keys [H, N, D] -> [H, N] float32: see `key_likeness`."""
+    anchor = torch.zeros(keys.shape[0], 1, keys.shape[-1], device=keys.device)
+    for block in _blocks(keys):
         anchor += normalize(block, dim=-1).sum(1, keepdim=True)
     anchor = normalize(anchor, dim=-1)
-    return torch.cat([(normalize(block, dim=-1) * anchor).sum(-1) for block in _blocks(o)], 1)
+    return torch.cat([(normalize(block, dim=-1) * anchor).sum(-1) for block in _blocks(keys)], 1)
 
 
-def _blocks(o: Observation) -> Iterator[Tensor]:
+def _blocks(keys: Tensor) -> Iterator[Tensor]:
     """[H, n, D] float32, one after the other."""
-    return (block.float() for block in o.keys.split(BLOCK, dim=1))
+    return (block.float() for block in keys.split(BLOCK, dim=1))

@@ -23,8 +23,9 @@ class Ape(Parallel):
     and what follows, where 1 and 1 change nothing. In layers with a sliding window tokens stand one after another, as
     those hold the last ones only, and are attended to like any.
 
-    Source: Yang et al. 2025, "APE", section 4. The released code has the exponent in one version and a plain factor in
-    another; this is the exponent. The paper searches both numbers per task on a validation set, below 1.
+    Source: Yang et al. 2025, "APE", section 4, and its released code (ape/ape_llama.py): scores of the pieces alone at
+    the temperature, their log-sum-exp times scale and temperature, then merged with prefix and query by softmax; both
+    are 0.9 in its demos, 0.9 and 1 in its runs of ChatRAG-Bench. The paper searches them per task, below 1.
     """
 
     paper: ClassVar[Paper | None] = Paper("APE", arxiv="2502.05431", id=116)

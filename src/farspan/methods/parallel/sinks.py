@@ -17,13 +17,16 @@ class Sinks(Parallel):
     """Read every piece behind the same first tokens, and attend to those few pieces that get most attention.
 
     Read apart, every piece has an attention sink of its own, and a query spreads over all of them. Here each is read
-    behind the template's opening and the text's first `tokens` tokens, which are kept once. Of the pieces each query
-    head attends to the `top` ones that it would give most attention to (0: all); selecting reads every piece.
-    All pieces stand at the same positions.
+    behind the template's opening and the text's first `tokens` tokens, which are kept once. Of the pieces a token
+    attends to the `top` ones that its heads together would give most attention to, layer by layer (0: all); selecting
+    reads every piece. All pieces stand at the same positions.
 
-    Source: Zhang et al. 2024, "Attention Entropy is a Key Factor", sections on shared sinks and selective attention;
-    the paper selects pieces, this selects them by their share of attention. Contexts that were read on their own have
-    the template's opening in common and nothing else: then `tokens` has nothing to act on.
+    Source: Zhang et al. 2024, "Attention Entropy is a Key Factor", shared sinks and selective attention, two methods
+    that it combines. The paper's shared prefix is an instruction and does as well with any tokens; it keeps 2 pieces by
+    default, more for examples and fewer for needles. It scores a piece by its five largest shares of attention, summed
+    over heads and over the tokens of a question; this by all of its shares, and every token chooses for itself, as it
+    must while answering. Contexts that were read on their own have the template's opening in common and nothing else:
+    then `tokens` has nothing to act on.
     """
 
     paper: ClassVar[Paper | None] = Paper(

@@ -74,6 +74,13 @@ def check_band(sinks: int, window: int) -> None:
         raise PlanError(f"sinks={sinks} is fewer than none; give 0 or more")
 
 
+def begins_too_deep(start: int, layers: int, heads: Mapping[int, int]) -> str | None:
+    """Why none of the layers with full attention, the keys of `heads`, is `start` or deeper; None where one is."""
+    if any(layer >= start for layer in heads):
+        return None
+    return f"start={start}, and the last of its {layers} layers with full attention is {max(heads)}"
+
+
 def joined(bands: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     """Ascending ranges of distances, with those that touch as one."""
     found: list[tuple[int, int]] = []
