@@ -345,7 +345,7 @@ bool runs_here(const FsTiles *set) {
 
 } // namespace
 
-extern "C" int fs_version(void) { return 1; }
+extern "C" int fs_version(void) { return 2; }
 
 extern "C" int fs_force(const char *name) {
     for (const FsTiles *set : known)

@@ -74,6 +74,22 @@ typedef struct {
     void (*begin)(int rows), (*end)(void); // around the quick functions of a work item; NULL where there is nothing to do
 } FsTiles;
 
+// Entries of one head, dense on one side and as codes on the other.
+typedef struct {
+    int32_t kind;   // of the dense ones: FS_F32, FS_BF16, FS_F16
+    int32_t bits;   // of a code
+    int32_t keys;   // `group` entries share a scale per channel; else `group` channels of an entry share one
+    int32_t group;
+    int32_t size;   // channels
+    int32_t skip;   // unpacking keys: entries of the first group that come before the first one wanted
+    int32_t threads;
+    int64_t count;  // entries
+    void *dense;
+    int64_t stride; // of dense entries, in bytes
+    uint8_t *codes;
+    uint16_t *scale, *low; // float16, those of the first group and on
+} FsCodes;
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -81,6 +97,8 @@ extern const FsTiles fs_tiles_scalar, fs_tiles_avx2, fs_tiles_avx512, fs_tiles_a
 int fs_attend(const FsCall *call, const FsPart *parts, int32_t part_count);
 const char *fs_instruction_set(void);
 const char *fs_instruction_sets(void);
+int fs_pack(const FsCodes *call);
+int fs_unpack(const FsCodes *call);
 int fs_force(const char *name);
 int fs_version(void);
 #ifdef __cplusplus

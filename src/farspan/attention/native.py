@@ -6,25 +6,17 @@ run time; without it, or for parts it does not know, torch attends.
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import os
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int32, c_int64, c_void_p
-from pathlib import Path
-from typing import Any
+from ctypes import Structure, byref, c_float, c_int32, c_int64, c_void_p
 
 import torch
 from torch import Tensor
 
 from farspan.attention.scaling import sinks_of, softcap_of
 from farspan.cache import Block, DenseBlock, Extent, GroupBlock
+from farspan.library import KINDS, LARGEST, library
 
-KINDS = {torch.float32: 32, torch.bfloat16: 17, torch.float16: 16}
 CODES = {8: 8, 4: 4, 2: 2}
-LARGEST = 512  # head size
-VERSION = 1
-LIBRARY = "_native"
 
 
 class Part(Structure):
@@ -59,30 +51,6 @@ class Call(Structure):
         ("exact", c_int32),
         ("threads", c_int32),
     )
-
-
-@functools.cache
-def library() -> tuple[Any, str]:
-    """-> (the loaded library or None, why)."""
-    given = os.environ.get("FARSPAN_LIBRARY")  # another build of it, such as one with a sanitizer
-    built = [Path(given)] if given else sorted(Path(__file__).parents[1].glob(LIBRARY + "*.so"))
-    if not built:
-        return None, "the C++ kernels were not built: there was no compiler when farspan was installed"
-    try:
-        found = ctypes.CDLL(str(built[0]))
-        version = found.fs_version()
-    except (OSError, AttributeError) as error:
-        return None, f"{built[0].name} cannot be loaded: {error}"
-    if version != VERSION:
-        return None, f"{built[0].name} is of version {version}, and {VERSION} is needed: install farspan again"
-    found.fs_attend.argtypes = [POINTER(Call), POINTER(Part), c_int32]
-    found.fs_force.argtypes = [c_char_p]
-    found.fs_instruction_set.restype = found.fs_instruction_sets.restype = c_char_p
-    forced = os.environ.get("FARSPAN_INSTRUCTIONS")
-    if forced and found.fs_force(forced.encode()):
-        every = found.fs_instruction_sets().decode()
-        return None, f"FARSPAN_INSTRUCTIONS={forced!r} is not to be had here; allowed: {every}"
-    return found, f"C++ kernels with {found.fs_instruction_set().decode()} instructions"
 
 
 def available() -> str | None:

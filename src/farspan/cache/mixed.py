@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from farspan.cache.block import register_block, storage_bytes
-from farspan.cache.group import SMALLEST, GroupBlock
+from farspan.cache.coding import SMALLEST
+from farspan.cache.group import GroupBlock
 
 PARTS = ("high", "low")
 
