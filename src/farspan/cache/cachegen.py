@@ -4,7 +4,8 @@ Source: CacheGen (Liu et al. 2024), section 5. Values of a channel change little
 tokens the first is an anchor of 8 bits and the others are their differences to it, in steps that are wider in deeper
 layers, because these bear more. Each channel's differences are coded by the distribution that suits it.
 
-A chunk of tokens needs nothing but itself to be decoded, so chunks can be sent one by one and decoded side by side.
+A chunk of tokens needs nothing but itself to be decoded, so chunks can be sent one by one and decoded side by side: by
+processes, since the package that codes keeps Python's lock while it does.
 """
 
 from __future__ import annotations
