@@ -21,8 +21,8 @@ HEAD = """\
 # Looking up, reading under patterns, reading apart: quality on the reference model
 
 Made by `python -m benchmarks.lookup && python -m benchmarks.lookup --write`, which resumes where it was stopped;
-`--times 8 -o FOLDER` asks eight times as many questions. Machine: {machine}, at the lowest priority beside other work,
-so no times are shown.
+`--times 8 -o FOLDER` asks eight times as many questions. {machine}, at the lowest priority beside other work, so no
+times are shown.
 
 One fact among eight kinds in source code, asked in the wordings of training: shares of right answers in percent by the
 official rule, with 95% intervals at the effective sample size (eight questions are asked of a context; contexts
@@ -37,7 +37,7 @@ ones and what is new. *Covered* is the share of full attention, softmax over all
 read: percent, mean over the tokens of question and answer, query heads, layers and questions; by layer for the column
 that says so. Plans that fetch for questions alone share one reading. *Read* counts entries per head and token as
 measured: all rows aim at the same bytes, but for `recycled`, whose step for the question reads everything. *Index* is
-what choosing looks at besides, as a share of the bytes of all keys and values; half means every key.
+what choosing has to look at besides, as a share of the bytes of all keys and values; every key is half of them.
 
 The baselines hold as many entries as the others read, chosen without looking at the question: `newest` keeps sinks and
 the newest of a text that was read in full; `window` and `random` held no more while reading, and `truncate` read no
@@ -70,9 +70,9 @@ CLAIMED = """\
 ## What the papers claim, and what showed here
 
 Differences are paired: the same questions of the same contexts, over all lengths, counted by context (exact sign flips
-of contexts, p after Holm over the page). *Keeps* shows where the interval of the difference lies above -{margin:.0f}
-points. Fetching at {entries} entries. A model of 3.4 million parameters with one layer of retrieving heads decides
-these here; papers' models are a thousand times larger.
+of contexts, p after Holm over the page); fewer than six contexts decide nothing. *Keeps* shows where the interval of
+the difference lies above -{margin:.0f} points. Fetching at {entries} entries. A model of 3.4 million parameters with
+one layer of retrieving heads decides these here; papers' models are a thousand times larger.
 """
 
 
@@ -117,7 +117,7 @@ def page(folder: Path) -> str:
     families = {name: [each for each in made if each.name.startswith(name)] for name in ("fetch", "prefill", "skim")}
     pieces = [each for each in made if each.name.startswith("parallel")]
     blocks = [HEAD.format(machine=machine(dict(made[0].summary.frame.runs[0].manifest)))]
-    blocks += [FETCH, *map(_fetch, families["fetch"])]
+    blocks += [_unfinished(made), FETCH, *map(_fetch, families["fetch"])]
     blocks += [PREFILL, _side_by_side(families["prefill"], _pairs, "pairs")]
     blocks += [SKIM, *(_side_by_side([each], _read, "read") for each in families["skim"])]
     blocks += [PARALLEL, _side_by_side(pieces, None, "")]
@@ -125,14 +125,28 @@ def page(folder: Path) -> str:
     return "\n\n".join(block.strip() for block in blocks if block) + "\n"
 
 
-def _caption(made: Made, rows: Sequence[str]) -> str:
+def _unfinished(made: Sequence[Made]) -> str:
+    """What of the parts is not there."""
+    there = {each.name: min(_contexts(each)) >= each.part.contexts for each in made}
+    lacking, begun = [name for name in PARTS if name not in there], [name for name, whole in there.items() if not whole]
+    told = [f"nothing of {', '.join(lacking)} was run"] if lacking else []
+    told += [f"{', '.join(begun)} stopped early"] if begun else []
+    return f"**This table is unfinished**: {'; '.join(told)}. The same command goes on with it." if told else ""
+
+
+def _contexts(made: Made) -> list[int]:
+    """How many of them each plan has answered."""
+    return [len({record.context_id for record in made.records(row)}) for row in made.part.named]
+
+
+def _caption(made: Made) -> str:
     """How much there is, and how much there was to be."""
-    contexts = [len({record.context_id for record in made.records(row)}) for row in rows]
+    contexts = _contexts(made)
     least, most = min(contexts), max(contexts)
     text = f"**{made.length:,} tokens**, {most} context{'s' if most > 1 else ''}"
     if least < made.part.contexts:
         rows_short = sum(count < made.part.contexts for count in contexts)
-        text += f" of {made.part.contexts} (stopped early: {rows_short} of {len(rows)} plans have fewer, "
+        text += f" of {made.part.contexts} (stopped early: {rows_short} of {len(contexts)} plans have fewer, "
         text += f"{least} at the least)"
     return text + f", {8 * most} questions"
 
@@ -144,7 +158,7 @@ def _fetch(made: Made) -> str:
     head += [f"by layer, {BY_LAYER}", f"read, {BY_LAYER}", "index"]
     rows = [["full", *(text for _ in counts for text in (made.accuracy("full"), "100")), "", f"{_held(made):,.0f}", ""]]
     rows += [_fetch_row(made, method, counts) for method in (*NULLS, *FETCHED)]
-    return _caption(made, list(made.part.named)) + "\n\n" + markdown([head, *rows])
+    return _caption(made) + "\n\n" + markdown([head, *rows])
 
 
 def _fetch_row(made: Made, method: str, counts: Sequence[int]) -> list[str]:
@@ -190,7 +204,7 @@ def _side_by_side(parts: Sequence[Made], more: Callable[[Made, str], str] | None
     if not parts:
         return ""
     rows = list(dict.fromkeys(row for made in parts for row in made.part.named))
-    captions = [_caption(made, list(made.part.named)) for made in parts]
+    captions = [_caption(made) for made in parts]
     head = ["plan", *(text for made in parts for text in _heads(made, named))]
     table = []
     for row in rows:
@@ -236,6 +250,8 @@ def _claims(made: Sequence[Made]) -> str:
         p = next(adjusted)
         covers = difference(covered) if covered else ""
         here = _kept(scores, p) if claim.keeps else verdict(scores, p)
+        if scores.detectable is None:
+            here = "undecided: too few contexts"
         rows.append([claim.said, said, difference(scores), covers, f"{p:.3f}", str(scores.contexts), here])
     return markdown(rows)
 

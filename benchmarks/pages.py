@@ -48,4 +48,5 @@ def verdict(each: Comparison, p: float) -> str:
 def machine(manifest: dict[str, Any]) -> str:
     """Where a run was made."""
     where = manifest["environments"][0]
-    return f"{where['cpu']}, {where.get('threads', '?')} threads"
+    threads = where.get("threads", "?")
+    return f"{where['cpu']}, {threads} thread{'' if threads == 1 else 's'}"

@@ -92,6 +92,9 @@ def test_a_page_of_some_parts_says_what_was_not_run(tmp_path: Path) -> None:
     part = replace(lookup.PARTS["parallel-2k"], contexts=2)
     run(part.settings(), Coin(0.7), tmp_path / "parallel-2k")
     text = lookup_page.page(tmp_path)
+    lacking = ", ".join(name for name in lookup.PARTS if name != "parallel-2k")
+    assert f"**This table is unfinished**: nothing of {lacking} was run; parallel-2k stopped early." in text
+    assert text.count("| undecided: too few contexts |") == sum(claim.family == "parallel" for claim in lookup.CLAIMS)
     assert text.count("| not run |") == sum(claim.family != "parallel" for claim in lookup.CLAIMS)
     assert not math.isnan(float(text.split("right, 2k")[1].split("`full` | ")[1].split(" ")[0]))
 
