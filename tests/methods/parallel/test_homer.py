@@ -329,8 +329,13 @@ def test_parameters_are_checked_when_the_plan_is_built(plan: str, message: str) 
 
 def test_texts_that_it_cannot_merge_are_refused_with_what_to_type(model: Model) -> None:
     text = "\n".join([LONG] * 30)
-    with pytest.raises(PlanError, match=r"128 pieces is merged 7 times, and 6 layers .* give a larger chunk than 70$"):
+    with pytest.raises(
+        PlanError, match=r"homer: .* 128 pieces is merged 7 times, and 6 layers .* allow 5; give chunk=280$"
+    ):
         model.read(text, "homer(chunk=70, ends=6)")
+    assert model.read(text, "homer(chunk=280, ends=6)").held <= 280, "what the message says works"
+    with pytest.raises(PlanError, match=r"a warm-up of 4 allow 1; give chunk=\d+, or a shorter warm-up$"):
+        model.read(text, "homer(chunk=280, ends=6, warmup=4)")
     with pytest.raises(BudgetError, match=r"homer:500 comes to 500 .*no more than chunk=400; give chunk=500"):
         model.read(text, "homer:500(chunk=400, ends=20)")
     with pytest.raises(BudgetError, match=r"the text's ends alone are 40; give a budget of at least 41"):

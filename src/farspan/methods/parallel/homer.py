@@ -31,6 +31,8 @@ class Homer(Merging):
     `calibration` queries of the piece itself give it (0: nothing is subtracted). `warmup` layers come before those
     that are shared out over the heights; by default three eighths of all, as the paper's 12 of 32, or what is left.
 
+    It chooses token by token: of what only works whole, such as a number of several tokens, it may leave a part.
+
     Source: Song et al. 2024, "Hierarchical Context Merging", section 3, and its code (github.com/alinlab/HOMER), whose
     evaluation of perplexity has 100 tokens at each end. A text within `chunk` is one piece.
     """
@@ -52,10 +54,11 @@ class Homer(Merging):
         warmup = max(min(3 * layers // 8, layers - height - 1), 0) if self.warmup is None else self.warmup
         each = (layers - warmup) // (height + 1)
         if each < 1:
+            most = max(layers - warmup - 1, 0)  # merges; half the pieces, one merge less
             shorter = ", or a shorter warm-up" if warmup else ""
             raise PlanError(
-                f"a text of {2**height} pieces is merged {height} times, and {layers} layers less a warm-up of "
-                f"{warmup} are too few; give a larger chunk than {self.chunk}{shorter}"
+                f"{self.name}: a text of {2**height} pieces is merged {height} times, and {layers} layers less a "
+                f"warm-up of {warmup} allow {most}; give chunk={self.chunk * 2 ** (height - most)}{shorter}"
             )
         return [layers - each * (height - k) for k in range(height + 1)]
 
