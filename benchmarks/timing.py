@@ -18,22 +18,23 @@ from farspan.attention import backend
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One thing measured: seconds of ours and of the peer, and the least that the machine allows."""
+    """One thing measured, in seconds or bytes (`B`): ours, the peer's, and the least that the machine allows."""
 
     name: str
     size: int
     ours: float
     peer: float
     floor: float
+    unit: str = "s"
 
     @property
     def ratio(self) -> float:
-        """How many times faster than the peer."""
+        """How many times faster, or smaller, than the peer."""
         return self.peer / self.ours
 
     @property
     def share(self) -> float:
-        """Of the floor: 1 is as fast as the machine allows."""
+        """Of the floor: 1 is as little as the machine allows."""
         return self.floor / self.ours
 
 
@@ -63,6 +64,13 @@ def bandwidth(megabytes: int = 512) -> float:
     return data.nbytes / best
 
 
+def said(value: float, unit: str) -> str:
+    """A measured value as people read it."""
+    if unit == "B":
+        return f"{value / 2**20:,.1f} MiB"
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.3g} ms"
+
+
 def machine() -> dict[str, Any]:
     """What a result was measured on."""
     route = backend("cpu")
@@ -77,9 +85,9 @@ def machine() -> dict[str, Any]:
 
 def finish(title: str, rows: list[Row], facts: Mapping[str, Any]) -> None:
     """Print the table, then everything as one line of JSON."""
-    print(f"\n{'':28} {'size':>8} {'ratio':>7} {'ours ms':>9} {'peer ms':>9} {'floor ms':>9} {'of floor':>9}")
+    print(f"\n{'':28} {'size':>8} {'ratio':>7} {'ours':>12} {'peer':>12} {'floor':>12} {'of floor':>9}")
     for row in rows:
-        figures = (f"{1e3 * x:9.3f}" for x in (row.ours, row.peer, row.floor))
+        figures = (f"{said(x, row.unit):>12}" for x in (row.ours, row.peer, row.floor))
         print(f"{row.name:28} {row.size:8} {row.ratio:7.2f} {' '.join(figures)} {row.share:9.0%}")
     table = [{**asdict(row), "ratio": row.ratio, "share_of_floor": row.share} for row in rows]
     print(json.dumps({"benchmark": title, **facts, "machine": machine(), "rows": table}))

@@ -78,7 +78,7 @@ def bench(
     settled = [Plan.parse(plan) for plan in plans]
     for plan in settled:
         model.check(plan)
-    text = _text(model, tokens)
+    text = code(model, tokens)
     peer = _Peer(model, text, answer)
     runs: list[tuple[str, Callable[[], _Times]]] = [(PEER, peer.run)]
     runs += [(str(plan), _Ours(model, plan, text, answer).run) for plan in settled]
@@ -154,11 +154,11 @@ def _where(model: Model) -> dict[str, Any]:
     return {"device": str(model.hf.device), "dtype": dtype, "threads": torch.get_num_threads()}
 
 
-def _text(model: Model, tokens: int) -> str:
+def code(model: Model, tokens: int) -> str:
     """Source code of the standard library that makes `tokens` tokens, or just fewer."""
-    code = _haystack.load("code").text
-    rounds = 1 + tokens * LONGEST_TOKEN // len(code)
-    return cut(code * rounds, tokens, ModelCounter(model))
+    whole = _haystack.load("code").text
+    rounds = 1 + tokens * LONGEST_TOKEN // len(whole)
+    return cut(whole * rounds, tokens, ModelCounter(model))
 
 
 def _speed(name: str, times: Sequence[_Times]) -> Speed:
