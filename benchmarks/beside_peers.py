@@ -4,10 +4,10 @@
 at the end of each layer; our `layerwise` plan does the same, and our default, which decides chunk by chunk, reads in
 bounded memory. `llama_cpp`: llama.cpp's Python bindings, bfloat16 weights, all held in 16 bits.
 
-Each peer has an environment of its own under build/peers, made on first use, and a process of its own, which waits while
-another works: all are measured in turn, and the first round does not count. A ratio is the peer's time over ours. The
-floor of a read is its FLOPs over the rate of a large matrix product (a chunk sees at most what is held then), the floor
-of a token the bytes of weights and cache over the bandwidth.
+Each peer has an environment of its own under build/peers, made on first use, and a process of its own, which waits
+while another works: all are measured in turn, and the first round does not count. A ratio is the peer's time over ours.
+The floor of a read is its FLOPs over the rate of a large matrix product (a chunk sees at most what is held then), the
+floor of a token the bytes of weights and cache over the bandwidth.
 
     python -m benchmarks.beside_peers kvpress --lengths 8192
 """

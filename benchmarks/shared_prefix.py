@@ -1,9 +1,9 @@
 """One decode step of one layer's attention for many sequences that go on from one prefix.
 
-Ours: forks of one read, so that the prefix is held once and attended once for all of them (Hydragen); each has a tail of
-its own, as after some tokens of an answer. The peer is SDPA sequence by sequence, each over its own copy of prefix and
-tail, through the view that groups queries by key-value head (the fastest route that torch has); `sdpa, one batch` gives
-it all copies in one call.
+Ours: forks of one read, so that the prefix is held once and attended once for all of them (Hydragen); each has a tail
+of its own, as after some tokens of an answer. The peer is SDPA sequence by sequence, each over its own copy of prefix
+and tail, through the view that groups queries by key-value head (the fastest route that torch has); `sdpa, one batch`
+gives it all copies in one call.
 
 A ratio is the peer's time over ours; above 1 ours is faster. The floor is the bytes that have to be read, the prefix
 once and every tail, over the bandwidth, or the multiplications over the rate of a large matrix product, whichever takes

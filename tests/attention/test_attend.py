@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from farspan.attention import Rows, attend, backend
+from farspan.attention import Rows, attend, backend, kernels
 from farspan.attention import attend as attend_module
 from farspan.cache import Extent, GroupBlock, LayerCache
 
@@ -241,3 +241,30 @@ def test_attending_changes_nothing_that_is_held():
     before = [t.clone() for t in held]
     attend(query, packed((cache, 4)), SCALING)
     assert all(torch.equal(a, b) for a, b in zip(held, before, strict=True))
+
+
+@pytest.mark.parametrize("sequences", [10, 60])
+def test_a_prefix_of_many_sequences_is_one_product_beside_their_own_tails(sequences, monkeypatch):
+    if kernels._unavailable("cpu")["native"]:
+        pytest.skip("the C++ kernels are not there")
+    monkeypatch.setenv("FARSPAN_KERNELS", "native")
+    backend.cache_clear()
+    asked = []
+    real = attend_module.__globals__["partial_attention"]
+
+    def noting(query, *rest, **more):
+        asked.append(query.shape[2])
+        return real(query, *rest, **more)
+
+    monkeypatch.setitem(attend_module.__globals__, "partial_attention", noting)
+    world = World(1)
+    base = LayerCache(0)
+    world.sealed(base, 50)
+    world.feed(base, 3)
+    forks = [base.fork() for _ in range(sequences)]
+    for fork in forks:
+        world.feed(fork, 1)
+    rows = packed(*((fork, 1) for fork in forks))
+    query = world.draw(H * G, sequences, D)
+    torch.testing.assert_close(attend(query, rows, SCALING).double(), dense(query, rows), atol=2e-5, rtol=2e-5)
+    assert asked == ([sequences] if sequences * G > kernels.FEW_ROWS else []), "few queries stay with the kernels"

@@ -19,7 +19,7 @@ from farspan.attention.fetched import Chooser
 from farspan.attention.kernels import FewRows, partial_attention
 from farspan.attention.merge import Index, Merger
 from farspan.attention.pattern import Pattern
-from farspan.cache import Extent, LayerCache
+from farspan.cache import DenseBlock, Extent, LayerCache
 from farspan.cache.pieces import Pieces
 
 
@@ -56,7 +56,7 @@ def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
         return fetched.attend(query, rows, scaling, few, _tail_parts)
     heads = rows[0].cache.tail.keys.shape[0]
     size = rows[0].cache.tail.values.shape[-1]
-    parts, left = _parts(rows, few) if few else ([], list(_shared_extents(rows)))
+    parts, left = _parts(query, rows, few) if few else ([], list(_shared_extents(rows)))
     if few and not left:
         return few.attend(query, heads, size, scaling, parts, query.dtype, whole=True)[0]
     grouped = query.view(heads, query.shape[0] // heads, *query.shape[1:])
@@ -120,8 +120,10 @@ def _apart(query: Tensor, rows: list[Rows], routes: list[tuple[FewRows | None, b
     return out
 
 
-def _parts(rows: list[Rows], few: FewRows) -> tuple[list[Any], list[tuple[Extent, Index, int]]]:
-    """What one call attends to, tails and extents, and the extents that are left to torch."""
+def _parts(query: Tensor, rows: list[Rows], few: FewRows) -> tuple[list[Any], list[tuple[Extent, Index, int]]]:
+    """What one call attends to, tails and extents, and the extents that are left to torch: those that the kernels do
+    not know, and dense ones that so many sequences share that their queries are no longer few.
+    """
     extents = list(_shared_extents(rows))
     parts = [
         few.tail_part(
@@ -137,11 +139,16 @@ def _parts(rows: list[Rows], few: FewRows) -> tuple[list[Any], list[tuple[Extent
     for extent, tokens, lowest in extents:
         assert extent.last <= lowest, "sealed entries are older than every query"
         known = few.part_of(extent)
-        if known is None:
+        if known is None or (isinstance(extent.block, DenseBlock) and not _are_few(query, tokens, rows[0])):
             left.append((extent, tokens, lowest))
         else:
             parts.append(few.seen_by(known, tokens))
     return parts, left
+
+
+def _are_few(query: Tensor, tokens: Index, row: Rows) -> bool:
+    count = tokens.stop - tokens.start if isinstance(tokens, slice) else tokens.numel()
+    return kernels.few_rows(query, count, row.cache.tail.keys, row.cache.tail.values) is not None
 
 
 def _tails(rows: list[Rows], grouped: Tensor, scaling: float) -> Merger:
