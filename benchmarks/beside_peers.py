@@ -24,10 +24,10 @@ from statistics import median
 import torch
 
 import farspan
-from benchmarks.end_to_end import big, rate
+from benchmarks.models import big, loaded
 from benchmarks.peers.environment import PEERS, python_of
 from benchmarks.peers.process import Peer
-from benchmarks.timing import Row, bandwidth, finish
+from benchmarks.timing import Row, bandwidth, finish, rate
 from farspan.measure.bench import QUESTION, code
 from farspan.runtime.hf_plain import endless
 from farspan.text import Asked
@@ -124,8 +124,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     given = parser.parse_args()
     lengths = [int(length) for length in given.lengths.split(",")]
-    tokenizer = farspan.load().tokenizer
-    model = farspan.load(big(len(tokenizer)), tokenizer=tokenizer)
+    model = loaded(big)
     flops, speed = rate(), bandwidth()
     with tempfile.TemporaryDirectory() as folder:
         model.hf.save_pretrained(folder)

@@ -11,47 +11,13 @@ bandwidth. A ratio is the peer's time over ours; above 1 ours is faster.
 from __future__ import annotations
 
 import argparse
-import time
-
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import farspan
-from benchmarks.timing import Row, bandwidth, finish
+from benchmarks.models import big, loaded
+from benchmarks.timing import Row, bandwidth, finish, rate
 from farspan.measure.bench import Speed, bench
 
 PLANS = ("full", "int8", "int4", "snapkv:25%", "snapkv:10% | int4")
-
-
-def big(tokenizer_size: int) -> LlamaForCausalLM:
-    """0.4B parameters, bfloat16, grouped queries."""
-    config = LlamaConfig(
-        vocab_size=tokenizer_size,
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        num_key_value_heads=4,
-        head_dim=64,
-        max_position_embeddings=131072,
-        rope_parameters={"rope_type": "default", "rope_theta": 5e5},
-        tie_word_embeddings=True,
-    )
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(config)
-    model.to(torch.bfloat16)  # type: ignore[arg-type]
-    return model.eval()
-
-
-def rate(size: int = 2048) -> float:
-    """FLOPs per second of a bfloat16 matrix product, at best of five."""
-    a, b = (torch.randn(size, size).bfloat16() for _ in range(2))
-    best = float("inf")
-    for _ in range(5):
-        began = time.perf_counter()
-        torch.mm(a, b)
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best
 
 
 def rows(model: farspan.Model, tokens: int, answer: int, repeats: int, flops: float, speed: float) -> list[Row]:
@@ -91,8 +57,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32, help="of each answer")
     parser.add_argument("--repeats", type=int, default=2)
     given = parser.parse_args()
-    tokenizer = farspan.load().tokenizer
-    model = farspan.load(big(len(tokenizer)), tokenizer=tokenizer)
+    model = loaded(big)
     flops, speed = rate(), bandwidth()
     table = [
         row

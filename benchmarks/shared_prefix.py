@@ -22,8 +22,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.attention_step import GROUP, HEADS, SIZE
-from benchmarks.end_to_end import rate
-from benchmarks.timing import Row, bandwidth, finish, interleaved
+from benchmarks.timing import Row, bandwidth, finish, interleaved, rate
 from farspan.attention import Rows, attend
 from farspan.cache import LayerCache
 from farspan.plan import Plan

@@ -64,6 +64,17 @@ def bandwidth(megabytes: int = 512) -> float:
     return data.nbytes / best
 
 
+def rate(size: int = 2048) -> float:
+    """FLOPs per second of a bfloat16 matrix product, at best of five."""
+    a, b = (torch.randn(size, size).bfloat16() for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        torch.mm(a, b)
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
 def said(value: float, unit: str) -> str:
     """A measured value as people read it."""
     if unit == "B":

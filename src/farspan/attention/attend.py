@@ -139,16 +139,16 @@ def _parts(query: Tensor, rows: list[Rows], few: FewRows) -> tuple[list[Any], li
     for extent, tokens, lowest in extents:
         assert extent.last <= lowest, "sealed entries are older than every query"
         known = few.part_of(extent)
-        if known is None or (isinstance(extent.block, DenseBlock) and not _are_few(query, tokens, rows[0])):
+        if known is None or (len(rows) > 1 and isinstance(extent.block, DenseBlock) and _many(query, tokens, rows[0])):
             left.append((extent, tokens, lowest))
         else:
             parts.append(few.seen_by(known, tokens))
     return parts, left
 
 
-def _are_few(query: Tensor, tokens: Index, row: Rows) -> bool:
+def _many(query: Tensor, tokens: Index, row: Rows) -> bool:
     count = tokens.stop - tokens.start if isinstance(tokens, slice) else tokens.numel()
-    return kernels.few_rows(query, count, row.cache.tail.keys, row.cache.tail.values) is not None
+    return kernels.few_rows(query, count, row.cache.tail.keys, row.cache.tail.values) is None
 
 
 def _tails(rows: list[Rows], grouped: Tensor, scaling: float) -> Merger:

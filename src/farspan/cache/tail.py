@@ -13,11 +13,12 @@ class Tail:
     The only mutable storage of a cache. Buffers grow by doubling, so appending is amortised constant.
     """
 
-    __slots__ = ("_keys", "_values", "first", "length")
+    __slots__ = ("_keys", "_used", "_values", "first", "length")
 
     def __init__(self) -> None:
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
+        self._used: tuple[int, Tensor, Tensor] | None = None  # the last views, of so many tokens: asked for often
         self.first = 0
         self.length = 0
 
@@ -34,14 +35,18 @@ class Tail:
     @property
     def keys(self) -> Tensor:
         """[H, n, D], a view."""
-        assert self._keys is not None, "an empty tail has no shape yet"
-        return self._keys[:, : self.length]
+        return self._views()[1]
 
     @property
     def values(self) -> Tensor:
         """[H, n, Dv], a view."""
-        assert self._values is not None, "an empty tail has no shape yet"
-        return self._values[:, : self.length]
+        return self._views()[2]
+
+    def _views(self) -> tuple[int, Tensor, Tensor]:
+        if self._used is None or self._used[0] != self.length:
+            assert self._keys is not None and self._values is not None, "an empty tail has no shape yet"
+            self._used = self.length, self._keys[:, : self.length], self._values[:, : self.length]
+        return self._used
 
     @property
     def last(self) -> int:
@@ -74,6 +79,7 @@ class Tail:
         if old_keys is not None and old_keys.shape[1] >= wanted:
             return
         grown = wanted if old_keys is None or exact else max(wanted, 2 * old_keys.shape[1])
+        self._used = None
         self._keys = keys.new_empty(keys.shape[0], grown, keys.shape[2])
         self._values = values.new_empty(values.shape[0], grown, values.shape[2])
         if self.length and old_keys is not None and old_values is not None:
@@ -89,13 +95,13 @@ class Tail:
         if not count:
             return
         keys, values = self.keys[:, count:].clone(), self.values[:, count:].clone()
-        self._keys, self._values = keys, values
+        self._keys, self._values, self._used = keys, values, None
         self.first += count
         self.length -= count
 
     def clear(self) -> None:
         """Empty, giving the buffers back."""
-        self._keys = self._values = None
+        self._keys = self._values = self._used = None
         self.length = 0
 
     def clone(self) -> Tail:

@@ -113,8 +113,10 @@ def _forward(body: Body, turns: list[Turn], feeds: list[Tensor]) -> Tensor:
         step = Step([turn.row(ids.numel()) for turn, ids in zip(turns, feeds, strict=True)])
         hidden = body.forward(torch.cat(feeds), step)
         step.feed(feeds)
-        ends = torch.tensor([ids.numel() for ids in feeds]).cumsum(0) - 1
-        return body.logits(hidden[ends.to(hidden.device)])
+        if len(feeds) > 1:
+            ends = torch.tensor([ids.numel() for ids in feeds]).cumsum(0) - 1
+            return body.logits(hidden[ends.to(hidden.device)])
+        return body.logits(hidden[-1:])
 
 
 def _account(turn: Turn, token: int, chooser: Chooser, elapsed: float) -> None:

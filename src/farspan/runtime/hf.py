@@ -9,8 +9,6 @@ cache is in use. Without one of our caches a prepared model behaves as before.
 
 from __future__ import annotations
 
-import functools
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,13 +68,10 @@ class Prepared:
         """Angles of the context's own positions in float32, in place of the model's."""
         if not self._active:
             return None
-        bound = _signature(type(module)).bind(module, *args, **kwargs).arguments
         fixed = self._active[-1].modules[self.rotaries.index(module)]
-        like = (
-            bound["x"].new_empty(0, dtype=torch.float32) if "x" in bound else args[0].new_empty(0, dtype=torch.float32)
-        )
-        rest = {k: v for k, v in bound.items() if k not in ("self", "x")}
-        return fixed(like, **rest)
+        if not args:
+            return fixed(**{**kwargs, "x": kwargs["x"].new_empty(0, dtype=torch.float32)})
+        return fixed(args[0].new_empty(0, dtype=torch.float32), *args[1:], **kwargs)
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         cache = kwargs.get("past_key_values")
@@ -274,11 +269,6 @@ class _Given(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> _Known:
         """Whatever is asked, the same answer."""
         return _Known(last_hidden_state=self.hidden)
-
-
-@functools.cache
-def _signature(kind: type[nn.Module]) -> inspect.Signature:
-    return inspect.signature(kind.forward)
 
 
 def _with_body(model: PreTrainedModel, stem: str, hidden: Tensor) -> Any:

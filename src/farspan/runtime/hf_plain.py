@@ -39,7 +39,7 @@ class Plain:
     def read(self, ids: Tensor) -> tuple[DynamicCache, float]:
         """ids [T] -> a full cache, and the seconds that one forward took."""
         cache = DynamicCache(config=self._prepared.config)
-        with self._alone() as model:
+        with self.alone() as model:
             began = time.perf_counter()
             model(input_ids=ids[None].to(model.device, torch.long), past_key_values=cache, logits_to_keep=1)
             _wait(model.device)
@@ -47,7 +47,7 @@ class Plain:
 
     def ask(self, cache: DynamicCache, before: Tensor, ids: Tensor, tokens: int) -> Took:
         """Answer ids [Q] after what is cached (`before` [T]) in `tokens` tokens; the cache is used up."""
-        with self._alone() as model:
+        with self.alone() as model:
             clock = _Clock(model.device)
             whole = torch.cat([before, ids])[None].to(model.device, torch.long)
             out = model.generate(
@@ -60,7 +60,8 @@ class Plain:
         return Took(clock.times[0], clock.times[-1], tuple(out[0, whole.shape[1] :].tolist()))
 
     @contextmanager
-    def _alone(self) -> Iterator[Any]:
+    def alone(self) -> Iterator[Any]:
+        """The model as transformers made it, for as long as the `with` lasts."""
         self._prepared.unplug()
         try:
             with torch.inference_mode():

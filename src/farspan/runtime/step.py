@@ -121,17 +121,17 @@ class Step:
         Layers with a window of their own see nothing far, so `pairs` are not for them.
         """
         start, rows, sizes = 0, [], []
+        alone = len(self.rows) == 1  # then nothing is cut
         for row in self.rows:
             layer, span = row.cache.layers[index], slice(start, start + row.length)
+            its_query, *its = (query, keys, values) if alone else (t[:, span] for t in (query, keys, values))
             before = layer.nbytes if self.meter else 0
             fresh = layer.window is None and len(layer.extents) == layer.sealed
-            layer.tail.append(
-                keys[:, span], values[:, span], row.start, row.capacity if fresh else 0, exact=row.reading
-            )
+            layer.tail.append(*its, row.start, row.capacity if fresh else 0, exact=row.reading)
             sizes.append(layer.nbytes if self.meter else 0)
             if self.meter:
                 self.meter.change(before, sizes[-1])
-            pattern = self._pattern(row, layer, query[:, span], scaling)
+            pattern = self._pattern(row, layer, its_query, scaling)
             rows.append(Rows(layer, start, row.length, pattern, row.chooses(layer), row.weighs(layer)))
             start += row.length
         if pairs is None or rows[0].cache.window is not None:
@@ -139,7 +139,7 @@ class Step:
         else:
             out = attend_pairs(query, rows, scaling, pairs)
         for row, before, (layer, first, length, *_) in zip(self.rows, sizes, rows, strict=True):
-            transit = self._settle(row, layer, query[:, first : first + length], scaling)
+            transit = self._settle(row, layer, query if alone else query[:, first : first + length], scaling)
             if self.meter:
                 self.meter.change(before, layer.nbytes, transit)
         if self.observer is not None:
