@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-all test-triton lint docs wheel sanitize clean bench bench-all
+.PHONY: help install install-dev demo test test-all test-kernels test-triton lint docs wheel sanitize clean bench bench-all
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -27,6 +27,12 @@ test: $(VENV)/.installed-dev ## the tests that every change runs
 
 test-all: $(VENV)/.installed-dev ## every test, the slow ones included
 	$(PYTEST) -m "" $(ARGS)
+
+KERNELS := naive torch native
+test-kernels: $(VENV)/.installed-dev ## attention, methods' contract and replay under each kind of kernels in turn
+	for kernels in $(KERNELS); do echo "FARSPAN_KERNELS=$$kernels"; FARSPAN_KERNELS=$$kernels $(PYTEST) tests/attention \
+	  tests/oracle tests/methods/test_contract.py tests/runtime/test_identity.py tests/methods/*/test_replay_*.py $(ARGS) \
+	  || exit 1; done
 
 test-triton: $(VENV)/.installed-dev ## Triton's kernels in its interpreter; installs the extra gpu (1 GB)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gpu]"
@@ -51,13 +57,20 @@ sanitize: $(VENV)/.installed-dev ## the C++ kernels' tests under AddressSanitize
 bench: $(VENV)/.installed-dev ## speed beside peers, to 8k tokens; leave the machine to it, about 15 minutes
 	$(BIN)/python -m benchmarks.attention_step --lengths 4096,8192
 	$(BIN)/python -m benchmarks.prefill_patterns --lengths 8192
+	$(BIN)/python -m benchmarks.shared_prefix --prefix 8192
+	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.end_to_end --lengths 8192
+	$(BIN)/python -m benchmarks.beside_peers kvpress --lengths 8192
 
 bench-all: SHELL := bash -o pipefail
-bench-all: $(VENV)/.installed-dev ## the same, further, and docs/benchmarks.md made of it
+bench-all: $(VENV)/.installed-dev ## the same, further and beside llama.cpp (builds it), and docs/benchmarks.md made of it
 	$(BIN)/python -m benchmarks.attention_step --lengths 4096,32768,131072 | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.prefill_patterns --lengths 8192,32768 | $(BIN)/python -m benchmarks.record
+	$(BIN)/python -m benchmarks.shared_prefix | $(BIN)/python -m benchmarks.record
+	$(BIN)/python -m benchmarks.overhead | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.end_to_end --lengths 8192,32768 | $(BIN)/python -m benchmarks.record
+	$(BIN)/python -m benchmarks.beside_peers kvpress --lengths 8192,32768 | $(BIN)/python -m benchmarks.record
+	$(BIN)/python -m benchmarks.beside_peers llama_cpp --lengths 8192 --repeats 1 | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.memory | $(BIN)/python -m benchmarks.record
 
 docs: $(VENV)/.installed-dev ## the pages that commands make: docs/methods.md, docs/tasks.md
