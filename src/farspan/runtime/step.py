@@ -124,14 +124,16 @@ class Step:
         alone = len(self.rows) == 1  # then nothing is cut
         for row in self.rows:
             layer, span = row.cache.layers[index], slice(start, start + row.length)
-            its_query, *its = (query, keys, values) if alone else (t[:, span] for t in (query, keys, values))
+            its, new_keys, new_values = query, keys, values
+            if not alone:
+                its, new_keys, new_values = query[:, span], keys[:, span], values[:, span]
             before = layer.nbytes if self.meter else 0
             fresh = layer.window is None and len(layer.extents) == layer.sealed
-            layer.tail.append(*its, row.start, row.capacity if fresh else 0, exact=row.reading)
+            layer.tail.append(new_keys, new_values, row.start, row.capacity if fresh else 0, exact=row.reading)
             sizes.append(layer.nbytes if self.meter else 0)
             if self.meter:
                 self.meter.change(before, sizes[-1])
-            pattern = self._pattern(row, layer, its_query, scaling)
+            pattern = self._pattern(row, layer, its, scaling)
             rows.append(Rows(layer, start, row.length, pattern, row.chooses(layer), row.weighs(layer)))
             start += row.length
         if pairs is None or rows[0].cache.window is not None:
