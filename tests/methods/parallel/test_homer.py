@@ -27,6 +27,7 @@ from farspan.runtime.hf_inspect import prepare_model
 from farspan.runtime.merging import Hierarchy, read_merged
 from farspan.runtime.reader import Job
 from farspan.runtime.step import Meter, Row, Step
+from farspan.testing import check_method
 from farspan.testing.reads import allocated_bytes
 from tests.models import tiny, tiny_tokenizer
 from tests.oracle.recording import TOLERANCE, agreement, recording
@@ -346,6 +347,12 @@ def test_texts_that_it_cannot_merge_are_refused_with_what_to_type(model: Model) 
         model.read(text, "homer(chunk=400) | zipcache")
     with pytest.raises(PlanError, match="these have been read; compose them with 'concat'"):
         model.compose([model.read(LONG), model.read(MIDDLE)], "homer")
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "phi3", "gpt2", "opt"])
+def test_the_contract_is_kept_on_other_architectures(kind: str) -> None:
+    """Normalised queries, one projection for all three, learned positions."""
+    check_method("homer", models=(kind,))
 
 
 def test_layers_with_a_window_of_their_own_are_refused() -> None:
