@@ -59,6 +59,7 @@ bench: $(VENV)/.installed-dev ## speed beside peers, to 8k tokens; leave the mac
 	$(BIN)/python -m benchmarks.prefill_patterns --lengths 8192
 	$(BIN)/python -m benchmarks.shared_prefix --prefix 8192
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.growth --lengths 2048,4096,8192 --repeats 2
 	$(BIN)/python -m benchmarks.end_to_end --lengths 8192
 	$(BIN)/python -m benchmarks.beside_peers kvpress --lengths 8192
 
@@ -68,6 +69,7 @@ bench-all: $(VENV)/.installed-dev ## the same, further and beside llama.cpp (bui
 	$(BIN)/python -m benchmarks.prefill_patterns --lengths 8192,32768 | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.shared_prefix | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.overhead | $(BIN)/python -m benchmarks.record
+	$(BIN)/python -m benchmarks.growth --lengths 2048,4096,8192,16384,32768 | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.end_to_end --lengths 8192,32768 | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.beside_peers kvpress --lengths 8192,32768 | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.beside_peers llama_cpp --lengths 8192 --repeats 1 | $(BIN)/python -m benchmarks.record

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import record
+from benchmarks.growth import exponents
 from benchmarks.memory import LEAST, apart, judged
+from benchmarks.timing import Row, said
 
 ROW = {"name": "int4", "size": 131072, "ours": 0.02, "peer": 0.1, "floor": 0.01, "ratio": 5.0, "share_of_floor": 0.5}
 MACHINE = {"attention": "native: C++ kernels with avx512 instructions", "threads": 2, "torch": "2.13.0"}
@@ -67,3 +69,16 @@ def test_a_benchmark_that_did_not_end_is_not_kept(tmp_path: Path):
 def test_the_page_is_that_of_the_results():
     root = Path(__file__).parents[1]
     assert (root / record.PAGE).read_text() == record.page(root / record.RESULTS)
+
+
+def test_growth_is_the_exponent_of_the_length():
+    sizes = (1000, 2000, 8000)
+    rows = [Row(name="read", size=n, ours=3e-6 * n, peer=1e-9 * n**2, floor=0.0) for n in sizes]
+    rows.append(Row(name="once", size=1000, ours=1.0, peer=1.0, floor=1.0))
+    assert exponents(rows) == {"read": {"ours": 1.0, "peer": 2.0}}, "one length says nothing about growth"
+
+
+def test_rows_of_bytes_are_shown_as_bytes(tmp_path: Path):
+    row = {**ROW, "name": "held", "unit": "B", "ours": 3 * 2**20, "peer": 6 * 2**20, "floor": 2**20}
+    record.kept({**RESULT, "rows": [row]}, tmp_path)
+    assert "| 3.0 MiB | 6.0 MiB | 1.0 MiB |" in record.page(tmp_path) and said(0.0005, "s") == "0.5 ms"
