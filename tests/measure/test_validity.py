@@ -28,6 +28,12 @@ def test_a_sound_run_passes(tmp_path: Path):
     assert sum(found["gold depths spread"].histogram) == 4 * (64 + 64 + 8)  # once per sample, not per plan
 
 
+def test_what_a_plan_cuts_off_is_its_score_and_no_fault(tmp_path: Path):
+    made = records(kinds=KINDS[:2], contexts=10, plans=("full", "truncate:25%"))
+    cut = changed(made, lambda r: r.plan.startswith("truncate"), gold_present=False, prompt_hash="same")
+    assert [c.name for c in checked(tmp_path, cut).values() if c.verdict != "pass"] == []
+
+
 FAULTS: list[tuple[str, dict[str, Any], float, str]] = [
     ("errors", {"status": "error", "error": "out of memory\nat layer 3", "official": None}, 0.01, "fail"),
     ("truncated prompts", {"truncated": True}, 0.01, "fail"),

@@ -50,6 +50,14 @@ def test_a_text_that_is_too_short_is_not_repeated(tmp_path: Path):
         make(find("perplexity/following").with_haystack(str(file)), length=4096)
 
 
+def test_a_text_whose_end_has_more_characters_to_a_token_is_begun_earlier(tmp_path: Path):
+    file = tmp_path / "sparse.txt"
+    file.write_text("One line and another line of text.\n" * 1500 + (" " * 300 + "word\n") * 150)
+    task = find("perplexity/following").with_haystack(str(file))
+    for index in range(8):
+        assert make(task, index, length=4096).questions
+
+
 @given(st.text(alphabet="ab \n", max_size=60), st.integers(1, 12))
 def test_a_cut_is_the_longest_beginning_of_whole_words_that_fits(text: str, tokens: int):
     counter = word_counter()

@@ -40,8 +40,9 @@ def check(frame: Frame) -> list[Check]:
     every = [record for run in frame.runs for record in run.records]
     good = [record for record in every if record.status == "ok"]
     # Likelihood samples generate nothing. What a plan breaks is its score; what breaks under the full cache is a fault.
-    asked = [record for record in good if record.nll is None]
-    asked = [record for record in asked if record.plan == DEFAULT] or asked
+    # A plan may also cut the text itself short, as truncate does.
+    whole = [record for record in good if record.plan == DEFAULT] or good
+    asked = [record for record in whole if record.nll is None]
     under = " under the full cache" if asked and asked[0].plan == DEFAULT else ""
     share = _Shares(frame)
     return [
@@ -57,11 +58,11 @@ def check(frame: Frame) -> list[Check]:
         ),
         _fill(frame, good),
         share.check(
-            "gold text missing", [r for r in good if r.gold_present is not None], lambda r: r.gold_present is False,
+            "gold text missing", [r for r in whole if r.gold_present is not None], lambda r: r.gold_present is False,
             warn=0, fail=0, why="the answer was not in what the model read",
         ),
         _depths(frame, good),
-        _duplicates(frame, good),
+        _duplicates(frame, whole),
         share.check(
             f"replies at the token cap{under}", asked, lambda r: r.finish == "length", warn=0.10, fail=None,
             detail=_capped(asked), why="a reply that was cut off may have been about to be right",

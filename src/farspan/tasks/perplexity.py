@@ -17,6 +17,10 @@ LEAD_TOKENS = 8
 """Fed before the first scored token, which would otherwise have no logits of its own context."""
 
 
+class _TooShort(Exception):
+    """The text ends before the passage does."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Following(InHaystack):
     """Perplexity of the text that follows, in segments: by position, and by how much was fed since the context.
@@ -35,18 +39,31 @@ class Following(InHaystack):
         """See `Task.generate`. Raises UsageError for a text that is too short: what is repeated could be copied."""
         text = _haystack.load(self.haystack).text
         ahead = (self.segments * self.segment_tokens + LEAD_TOKENS) * LONGEST_TOKEN
-        start = self._start(text, int(length * _characters_per_token(text, counter)) + ahead, random)
-
-        def passage(characters: int) -> Passage:
-            end = start + characters + ahead
-            if end > len(text):
+        needed = int(length * _characters_per_token(text, counter)) + ahead
+        found = self._fitted(text, self._start(text, needed, random), ahead, length, counter)
+        while found is None:  # the text has more characters to a token where it began than elsewhere
+            if needed >= len(text):
                 raise UsageError(
                     f"{self.id} needs more than {len(text)} characters for {length} tokens, and the haystack "
                     f"{self.haystack!r} has no more; give a longer text or a shorter length"
                 )
+            needed = min(len(text), needed * 3 // 2)
+            found = self._fitted(text, self._start(text, needed, random), ahead, length, counter)
+        return self._labelled(found, counter)
+
+    def _fitted(self, text: str, start: int, ahead: int, length: int, counter: Counter) -> Passage | None:
+        """A passage of `length` tokens from `start`, or None where the text ends before it."""
+
+        def passage(characters: int) -> Passage:
+            end = start + characters + ahead
+            if end > len(text):
+                raise _TooShort
             return self._passage(text[start:end], characters, counter)
 
-        return self._labelled(fit(self, passage, length=length, counter=counter), counter)
+        try:
+            return fit(self, passage, length=length, counter=counter)
+        except _TooShort:
+            return None
 
     def _start(self, text: str, needed: int, random: Random) -> int:
         """A line's beginning, drawn so that `needed` characters follow, where there are as many."""
