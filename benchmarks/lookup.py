@@ -59,6 +59,7 @@ PREFILL = {
     "verticalslash": "verticalslash(columns={sixteenth}, slashes=4, width={band}, sinks=16, window=64)",
     "dam": "dam(capture={quarter})",
     "moa": "moa(density=0.25, sinks=16, window=64)",
+    "coretokens": "coretokens(density=0.15, sinks=16, window={eighth})",
     "truncate": "truncate:50%",
 }
 SKIM = {"gemfilter": "gemfilter:{k}", "ilre": "ilre:{k}(sinks=16, window={eighth})", "truncate": "truncate:{k}"}
@@ -190,6 +191,7 @@ CLAIMS = (
     reads("DAM: observed masks lose nothing", "dam", keeps=True),
     reads("DAM: observed masks beat a fixed one (A-shape)", "dam", "ashape"),
     reads("MoA: spans of heads beat one span for all (A-shape)", "moa", "ashape"),
+    reads("TCA-Attention: core tokens beside a window lose nothing", "coretokens", keeps=True),
     reads("JRT: reading twice answers more", "jrt"),
     skims("GemFilter: an early layer finds what the question needs", "gemfilter 256", keeps=True),
     skims("ILRe: one layer, streamed, finds what the question needs", "ilre 256", keeps=True),
