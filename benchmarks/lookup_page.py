@@ -71,8 +71,9 @@ CLAIMED = """\
 
 Differences are paired: the same questions of the same contexts, over all lengths, counted by context (exact sign flips
 of contexts, p after Holm over the page); fewer than six contexts decide nothing. *Keeps* shows where the interval of
-the difference lies above -{margin:.0f} points. Fetching at {entries} entries. A model of 3.4 million parameters with
-one layer of retrieving heads decides these here; papers' models are a thousand times larger.
+the difference lies above -{margin:.0f} points, and its opposite where it lies below. Fetching at {entries} entries. A
+model of 3.4 million parameters with one layer of retrieving heads decides these here; papers' models are a thousand
+times larger.
 """
 
 
