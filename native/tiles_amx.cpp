@@ -36,6 +36,24 @@ void begin(int rows) {
 
 void end() { _tile_release(); }
 
+// What comes after the entries at hand is asked of memory little by little while they are worked on: asked for at once it
+// would be waited for, and nothing would be under way meanwhile.
+struct Ahead {
+    const char *at, *end;
+    int some;
+    Ahead(const void *from, int64_t bytes, int turns) : at((const char *)from), end(at + bytes), some((int)(bytes / 64 / turns) + 1) {}
+    void ask() {
+        for (int k = 0; k < some && at < end; k++, at += 64) _mm_prefetch(at, _MM_HINT_T0);
+    }
+    ~Ahead() {
+        for (; at < end; at += 64) _mm_prefetch(at, _MM_HINT_T0);
+    }
+};
+
+inline void ask_for(const void *from, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += 64) _mm_prefetch((const char *)from + at, _MM_HINT_T0);
+}
+
 inline F half_floats(const uint16_t *at, __mmask16 mask) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, at)); }
 
 // 64 numbers of at most 32,512 steps each as two int8 terms, in order.
@@ -86,7 +104,7 @@ template <int bits> inline void store_columns(const I *row, int chunk, int width
 // Rows (at most BLOCK) times scales, as the right-hand matrices of `scores`: [channels / 64] of 16 x 64 bytes.
 template <int bits>
 inline void query_columns(const float *q, int rows, int size, const float *scale, const float *low, int8_t *to,
-                          float *step, float *shift) {
+                          float *step, float *shift, Ahead &ahead) {
     alignas(64) float scaled[FS_MAX_SIZE + 64];
     const int width = size * bits / 8, chunks = (size + 63) / 64;
     I hi[FS_MAX_SIZE / 64][4], lo[FS_MAX_SIZE / 64][4];
@@ -94,6 +112,7 @@ inline void query_columns(const float *q, int rows, int size, const float *scale
     for (int set = 0; set < rows; set += 4) {
         for (int k = 0; k < 4; k++) {
             const int r = set + k < rows ? set + k : rows - 1;
+            ahead.ask();
             F most = _mm512_setzero_ps(), base = most, whole = most;
             for (int d = 0; d < size; d += 16) {
                 F x = _mm512_loadu_ps(q + r * size + d), y = _mm512_mul_ps(x, _mm512_loadu_ps(scale + d));
@@ -107,6 +126,7 @@ inline void query_columns(const float *q, int rows, int size, const float *scale
             // codes of 8 bits lie as code - 128
             if (bits == 8) base = _mm512_fmadd_ps(whole, _mm512_set1_ps(128.0f), base);
             shift[r] = _mm512_reduce_add_ps(base);
+            ahead.ask();
             for (int c = 0; c < chunks; c++) {
                 two_terms(scaled + 64 * c, inverse, &hi[c][k], &lo[c][k]);
                 hi[c][k] = by_plane<bits>(hi[c][k]), lo[c][k] = by_plane<bits>(lo[c][k]);
@@ -120,8 +140,9 @@ inline void query_columns(const float *q, int rows, int size, const float *scale
 }
 
 // n entries, spread out: a byte for every channel, planes one after the other, `room` bytes from entry to entry.
-template <int bits> inline void spread_rows(const uint8_t *codes, int width, int n, int room, uint8_t *to) {
+template <int bits> inline void spread_rows(const uint8_t *codes, int width, int n, int room, uint8_t *to, Ahead &ahead) {
     for (int i = 0; i < n; i++) {
+        if (i % 8 == 0) ahead.ask();
         const uint8_t *from = codes + (int64_t)i * width;
         uint8_t *entry = to + i * room;
         if (bits == 8) {
@@ -195,8 +216,11 @@ inline void products(const uint8_t *entries, int64_t stride, bool two, const int
 }
 
 inline void all_products(const uint8_t *entries, int64_t stride, int n, const int8_t *columns, int steps,
-                         int32_t *sums) {
-    for (int i = 0; i < n; i += 32) products(entries + i * stride, stride, n - i > 16, columns, steps, sums + 16 * i);
+                         int32_t *sums, Ahead &ahead) {
+    for (int i = 0; i < n; i += 32) {
+        ahead.ask();
+        products(entries + i * stride, stride, n - i > 16, columns, steps, sums + 16 * i);
+    }
 }
 
 template <int bits>
@@ -214,16 +238,20 @@ void scores_in(const float *q, int rows, int size, const uint8_t *codes, const u
     }
     if (size % 64) __builtin_memset(columns + 1024 * (steps - 1), 0, 1024);
     const int direct = bits == 8 && size % 64 == 0 ? n / 16 * 16 : 0; // these can be taken from where they lie
-    for (int64_t c = 0; c < (int64_t)n * width; c += 64) _mm_prefetch((const char *)codes + c + AHEAD, _MM_HINT_T0);
-    if (direct < n) spread_rows<bits>(codes + (int64_t)direct * width, width, n - direct, 64 * steps, entries);
+    Ahead ahead(codes + (int64_t)n * width, (int64_t)n * width, 8 + 2 * n / 16 + (bits == 8 ? 0 : n / 8));
+    ask_for(scale + size, 2 * size);
+    ask_for(low + size, 2 * size);
+    if (direct < n) spread_rows<bits>(codes + (int64_t)direct * width, width, n - direct, 64 * steps, entries, ahead);
     for (int r = 0; r < rows; r += BLOCK) {
         const int some = rows - r < BLOCK ? rows - r : BLOCK;
-        query_columns<bits>(q + r * size, some, size, scales, lows, columns, step, shift);
-        all_products(codes, width, direct, columns, steps, sums[0]);
-        if (direct < n) all_products(entries, 64 * steps, n - direct, columns, steps, sums[direct / 16]);
-        for (int i = 0; i < n; i += 16)
+        query_columns<bits>(q + r * size, some, size, scales, lows, columns, step, shift, ahead);
+        all_products(codes, width, direct, columns, steps, sums[0], ahead);
+        if (direct < n) all_products(entries, 64 * steps, n - direct, columns, steps, sums[direct / 16], ahead);
+        for (int i = 0; i < n; i += 16) {
+            ahead.ask();
             for (int set = 0; set < some; set += 4)
                 four_rows(sums[i / 16], set, some, step, shift, first(n - i), s + r * FS_TILE + i);
+        }
     }
 }
 
@@ -282,7 +310,7 @@ inline void by_group(const uint16_t *from, int groups, int n, float *to) {
 // One row of weights times scales as the left-hand matrices of `values`, [groups][2] of `matrix` bytes each: its hi terms,
 // and its lo terms `low_terms` rows on. Returns the step; base[g] is what the codes' zero points add.
 inline float weight_rows(int bits, const float *s, int groups, int n, int steps, const float *scale, const float *low,
-                         const float *largest, int8_t *to, int matrix, int low_terms, float *base) {
+                         const float *largest, int8_t *to, int matrix, int low_terms, float *base, Ahead &ahead) {
     alignas(64) float weight[FS_TILE], scaled[64];
     F most = _mm512_setzero_ps(), inverse;
     for (int i = 0; i < 64 * steps; i += 16) {
@@ -293,6 +321,7 @@ inline float weight_rows(int bits, const float *s, int groups, int n, int steps,
     float step = step_of(most, &inverse);
     for (int g = 0; g < groups; g++) {
         F lows = _mm512_setzero_ps(), whole = lows;
+        ahead.ask();
         for (int k = 0; k < steps; k++) {
             for (int i = 0; i < 64; i += 16) {
                 const int at = g * FS_TILE + 64 * k + i;
@@ -342,10 +371,13 @@ void values_in(const float *s, int rows, int size, const uint8_t *codes, const u
     alignas(64) float scales[4 * FS_TILE], lows[4 * FS_TILE], largest[FS_TILE];
     float step[BLOCK], base[BLOCK][4];
     const I mask = _mm512_set1_epi8((1 << bits) - 1);
+    Ahead ahead(codes + (int64_t)n * columns, (int64_t)n * columns, n / 16 + 4 * groups + per * vectors);
+    ask_for(scale + n * groups, 2 * n * groups);
+    ask_for(low + n * groups, 2 * n * groups);
     for (int k = 0; 4 * k < n; k++) {
         const uint8_t *at = codes + (int64_t)4 * k * columns, *entry[4];
         for (int i = 0; i < 4; i++) entry[i] = 4 * k + i < n ? at + i * columns : at;
-        for (int c = 0; c < 4 * columns; c += 64) _mm_prefetch((const char *)at + c + AHEAD, _MM_HINT_T0);
+        if (k % 4 == 0) ahead.ask();
         for (int v = 0; v < vectors; v++) {
             I x = quad(entry, 16 * v);
             for (int p = 0; p < per; p++)
@@ -380,10 +412,11 @@ void values_in(const float *s, int rows, int size, const uint8_t *codes, const u
         const int some = rows - first_row < BLOCK ? rows - first_row : BLOCK;
         for (int r = 0; r < some; r++)
             step[r] = weight_rows(bits, s + (first_row + r) * FS_TILE, groups, n, steps, scales, lows, largest,
-                                  weights + 64 * r, matrix, low_terms, base[r]);
+                                  weights + 64 * r, matrix, low_terms, base[r], ahead);
         for (int done = 0; done < products; done += 2) {
             const int8_t *left[2] = {weights + 2 * matrix * group_at[done], nullptr};
             if (done + 1 < products) left[1] = weights + 2 * matrix * group_at[done + 1];
+            ahead.ask();
             weighed(left, matrix, column_at + done, left[1] != nullptr, steps, sum_at + done);
         }
         for (int v = 0; v < per * vectors; v++) {
