@@ -57,6 +57,7 @@ sanitize: $(VENV)/.installed-dev ## the C++ kernels' tests under AddressSanitize
 bench: $(VENV)/.installed-dev ## speed beside peers, to 8k tokens; leave the machine to it, about 15 minutes
 	$(BIN)/python -m benchmarks.attention_step --lengths 4096,8192
 	$(BIN)/python -m benchmarks.prefill_patterns --lengths 8192
+	$(BIN)/python -m benchmarks.fetch_step --lengths 8192
 	$(BIN)/python -m benchmarks.shared_prefix --prefix 8192
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.growth --lengths 2048,4096,8192 --repeats 2
@@ -67,6 +68,7 @@ bench-all: SHELL := bash -o pipefail
 bench-all: $(VENV)/.installed-dev ## the same, further and beside llama.cpp (builds it), and docs/benchmarks.md made of it
 	$(BIN)/python -m benchmarks.attention_step --lengths 4096,32768,131072 | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.prefill_patterns --lengths 8192,32768 | $(BIN)/python -m benchmarks.record
+	$(BIN)/python -m benchmarks.fetch_step --lengths 32768,131072 | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.shared_prefix | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.overhead | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.growth --lengths 2048,4096,8192,16384,32768 | $(BIN)/python -m benchmarks.record
