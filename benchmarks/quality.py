@@ -27,7 +27,7 @@ SCORERS = (
     *("window", "random", "snapkv", "h2o", "tova", "keynorm", "keydiff", "expected", "sirllm", "globallocal"),
     *("spatten", "fastgen"),
 )
-ALLOCATORS = ("pyramid", "adakv", "headkv", "taskkv", "tca")
+ALLOCATORS = ("pyramid", "adakv", "headkv", "taskkv", "tca", "shallow")
 FOLDERS = ("ems", "lookm")
 STORES = ("int8", "fp8", "int4", "int2", "zipcache", "shadowkv")
 COMPOSED = ("snapkv:25% | int8", "snapkv:25% | int4", "snapkv:10% | int4", "headkv:10% | int4", "ems:10% | int4")

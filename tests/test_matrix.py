@@ -45,6 +45,7 @@ RETAIN = {
     "pyramid": "pyramid:{budget} | snapkv(window=8)",
     "taskkv": "taskkv:{budget} | snapkv(window=8)",
     "tca": "tca:{budget}(profile={profile})",
+    "shallow": "shallow:{budget} | snapkv(window=8)",
     "uniform": "uniform:{budget} | tova(decode=50)",
     "ems": "ems:{budget} | globallocal(window=8)",
     "lookm": "lookm:{budget}",
