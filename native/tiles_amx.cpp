@@ -85,6 +85,7 @@ template <int bits> inline I by_plane(I x) {
 }
 
 // Word w of lane l, of four rows each -> the rows' words side by side at to + 16 * (their column by planes).
+// The last chunk may be filled up with words of no channel, whose place would be another plane's.
 template <int bits> inline void store_columns(const I *row, int chunk, int width, int8_t *to) {
     const int per = 8 / bits;
     I ab = _mm512_unpacklo_epi32(row[0], row[1]), AB = _mm512_unpackhi_epi32(row[0], row[1]);
@@ -95,8 +96,8 @@ template <int bits> inline void store_columns(const I *row, int chunk, int width
         const __m128i lane[4] = {_mm512_castsi512_si128(word[m]), _mm512_extracti32x4_epi32(word[m], 1),
                                  _mm512_extracti32x4_epi32(word[m], 2), _mm512_extracti32x4_epi32(word[m], 3)};
         for (int l = 0; l < 4; l++) {
-            const int w = 4 * l + m, column = w % per * width + 4 * (chunk * (16 / per) + w / per);
-            _mm_store_si128((__m128i *)(to + 16 * column), lane[l]);
+            const int w = 4 * l + m, byte = 4 * (chunk * (16 / per) + w / per);
+            if (byte < width) _mm_store_si128((__m128i *)(to + 16 * (w % per * width + byte)), lane[l]);
         }
     }
 }

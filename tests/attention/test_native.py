@@ -55,6 +55,15 @@ def test_integer_products_stay_within_a_thousandth(instructions, problem: Proble
     agree(run(problem), defined(problem), 1e-3)
 
 
+@pytest.mark.parametrize("kind", [8, 4, 2])
+@pytest.mark.parametrize(("group", "tokens"), [(1, 1), (4, 1), (4, 4)])  # rows of one, half and two blocks
+def test_integer_products_know_every_head_size(instructions, kind: int, group: int, tokens: int):
+    for size in (8, 16, 24, 40, 48, 72, 80, 96, 112, 128, 144, 160, 192, 208, 256, 496, 512):
+        problem = made(kind, 2, group, tokens, (70, 300), size, size, 5)
+        problem = Problem(problem.query.bfloat16(), problem.extent, problem.held, problem.scaling)
+        agree(run(problem), defined(problem), 1e-3)
+
+
 @pytest.mark.parametrize("kind", [32, 17, 8, 4, 2])
 @pytest.mark.parametrize("spread", [1e-4, 30.0])
 def test_extreme_scales_stay_finite_and_right(instructions, kind: int, spread: float):
