@@ -102,7 +102,8 @@ def _described(name: str) -> str:
 def partial_attention(
     query: Tensor, keys: Tensor, values: Tensor, scaling: float, visible: Tensor | None, *, causal: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """query [H, G, T, D] to one piece keys [H, N, D], values [H, N, Dv] -> out [H, G, T, Dv], lse [H, G, T] float32.
+    """query [H, G, T, D] to one piece keys [H, N, D], values [H, N, Dv] -> out [H, G, T, Dv] in float32 or in
+    the dtype of the keys, as the kernel leaves it, and lse [H, G, T] float32.
 
     `visible` [T, N] or [H, T, N] bool, None for everything; `causal` means query t sees keys 0..t (T == N).
     """
