@@ -345,7 +345,9 @@ bool runs_here(const FsTiles *set) {
 
 } // namespace
 
-extern "C" int fs_version(void) { return 2; }
+extern "C" int fs_version(void) { return 3; }
+
+extern "C" void fs_borrow(void *team) { pool_borrow((Team)team); }
 
 extern "C" int fs_force(const char *name) {
     for (const FsTiles *set : known)

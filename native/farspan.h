@@ -100,6 +100,7 @@ const char *fs_instruction_sets(void);
 int fs_pack(const FsCodes *call);
 int fs_unpack(const FsCodes *call);
 int fs_force(const char *name);
+void fs_borrow(void *team); // OpenMP's GOMP_parallel, where its threads are to work for us, or NULL: our own
 int fs_version(void);
 #ifdef __cplusplus
 }

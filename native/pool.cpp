@@ -52,21 +52,48 @@ struct Pool {
 };
 
 Pool *pool = nullptr; // never destroyed: its threads end with the process
+std::atomic<Team> team{nullptr};
 std::once_flag once;
 
-void forget() { pool = new Pool; } // a forked child has none of the threads
+void forget() { // a forked child has none of the threads
+    pool = new Pool;
+    team = nullptr;
+}
 
 void make() {
     pool = new Pool;
     pthread_atfork(nullptr, nullptr, forget);
 }
 
+// What the members of a team do together.
+struct Shared {
+    void (*work)(void *, int64_t);
+    void *context;
+    int64_t count;
+    std::atomic<int64_t> next{0};
+
+    static void drain(void *shared) {
+        Shared &self = *(Shared *)shared;
+        for (int64_t i; (i = self.next.fetch_add(1)) < self.count;) self.work(self.context, i);
+    }
+};
+
 } // namespace
 
+void pool_borrow(Team from) {
+    std::call_once(once, make);
+    team = from;
+}
+
 void pool_run(void (*work)(void *, int64_t), void *context, int64_t count, int threads) {
-    if (threads > count) threads = (int)count;
-    if (threads > 1) {
+    if (threads > 1 && count > 1) {
         std::call_once(once, make);
+        if (Team lent = team) { // always asked for as many: to change that would end threads and start others
+            Shared shared{work, context, count};
+            lent(Shared::drain, &shared, (unsigned)threads, 0);
+            return;
+        }
+        if (threads > count) threads = (int)count;
         std::unique_lock<std::mutex> mine(pool->busy, std::try_to_lock);
         if (mine.owns_lock()) {
             pool->work = work;

@@ -15,7 +15,7 @@ import torch
 
 KINDS = {torch.float32: 32, torch.bfloat16: 17, torch.float16: 16}  # of dense numbers, as the library calls them
 LARGEST = 512  # head size
-VERSION = 2
+VERSION = 3
 LIBRARY = "_native"
 
 
@@ -36,9 +36,21 @@ def library() -> tuple[Any, str]:
     found.fs_attend.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
     found.fs_pack.argtypes = found.fs_unpack.argtypes = [ctypes.c_void_p]
     found.fs_force.argtypes = [ctypes.c_char_p]
+    found.fs_borrow.argtypes = [ctypes.c_void_p]
     found.fs_instruction_set.restype = found.fs_instruction_sets.restype = ctypes.c_char_p
     forced = os.environ.get("FARSPAN_INSTRUCTIONS")
     if forced and found.fs_force(forced.encode()):
         every = found.fs_instruction_sets().decode()
         return None, f"FARSPAN_INSTRUCTIONS={forced!r} is not to be had here; allowed: {every}"
+    found.fs_borrow(team())
     return found, f"C++ kernels with {found.fs_instruction_set().decode()} instructions"
+
+
+def team() -> ctypes.c_void_p | None:
+    """What starts the threads that torch computes with, where its OpenMP runtime says how (GNU's, and those alike)."""
+    if not torch.backends.openmp.is_available():
+        return None
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p)
+    except (OSError, AttributeError, TypeError):  # another runtime, or a system whose loader gives nothing away
+        return None

@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
+from farspan import library as library_module
 from farspan.attention import Rows, attend, native
 from farspan.attention.scaling import Scaling
 from farspan.cache import LayerCache
@@ -28,6 +29,18 @@ def instructions(request):
     assert LIBRARY is not None and not LIBRARY.fs_force(request.param.encode())
     yield request.param
     LIBRARY.fs_force(None)
+
+
+@pytest.fixture(params=["lent", "own"])
+def threads(request):
+    """Those of torch's OpenMP runtime, as where nothing is said, or the library's own."""
+    assert LIBRARY is not None
+    lent = library_module.team()
+    if request.param == "lent" and lent is None:
+        pytest.skip("torch's OpenMP runtime lends no threads here")
+    LIBRARY.fs_borrow(lent if request.param == "lent" else None)
+    yield request.param
+    LIBRARY.fs_borrow(lent)
 
 
 def part_of(problem: Problem) -> native.Part:
@@ -116,7 +129,7 @@ def test_tokens_that_stand_apart_see_a_shared_part(instructions):
 
 
 @pytest.mark.parametrize("kind", [17, 8, 2])
-def test_threads_change_nothing(instructions, kind: int):
+def test_threads_change_nothing(instructions, threads, kind: int):
     problem = made(kind, 3, 4, 2, (5000, 17, 2500), 64, 64, 11)
     one = run(problem)
     before = torch.get_num_threads()
@@ -141,7 +154,7 @@ def test_results_are_rounded_as_torch_rounds(instructions, dtype: torch.dtype):
     assert torch.equal(run(problem, dtype=dtype)[0], run(problem)[0].to(dtype))
 
 
-def test_a_forked_process_has_threads_of_its_own():
+def test_a_forked_process_has_threads_of_its_own(threads):
     problem = made(32, 2, 2, 1, (5000, 5000), 32, 32, 2)
     before = torch.get_num_threads()
     try:
