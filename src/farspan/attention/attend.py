@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from farspan.attention import apart, fetched, kernels, patterned
+from farspan.attention import apart, fetched, kernels, native, patterned
 from farspan.attention.fetched import Chooser
 from farspan.attention.kernels import FewRows, partial_attention
 from farspan.attention.merge import Index, Merger
 from farspan.attention.pattern import Pattern
+from farspan.attention.standing import Standing
 from farspan.cache import DenseBlock, Extent, LayerCache
 from farspan.cache.pieces import Pieces
 
@@ -73,6 +74,21 @@ def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
             out, lse = partial_attention(asked, piece.keys, piece.values, scaling, None)
             merger.add(out, lse, piece.heads, tokens)
     return merger.finished(scaling, query.dtype)
+
+
+def standing(query: Tensor, rows: list[Rows]) -> Standing | None:
+    """`attend` of these rows at this and later tokens, whose patterns, choices and pieces stay none; None where one call
+    of the C++ kernels does not do, or what it reads is only brought for it.
+    """
+    plain = all(row.pattern is None and row.fetch is None and row.pieces is None for row in rows)
+    few = {_route(query, row)[0] for row in rows} if plain else {None}
+    if few != {native} or not all(extent.kept for row in rows for extent in row.cache.extents):
+        return None
+    parts, left = _parts(query, rows, native)
+    if left:
+        return None
+    heads, size = rows[0].cache.tail.keys.shape[0], rows[0].cache.tail.values.shape[-1]
+    return Standing(native.Ready(query, heads, size, parts, query.dtype), [row.cache for row in rows])
 
 
 def _route(query: Tensor, row: Rows) -> tuple[FewRows | None, bool, bool]:

@@ -160,6 +160,50 @@ def gathered(part: Part, slots: Sequence[Tensor], log_weights: Sequence[Tensor] 
     return part
 
 
+class Ready:
+    """A call of the kernels that needs only its queries: what of parts and shapes they are told, told once, for as many
+    queries [Hq, T, D] like the first. `parts` are those of the call, where a count may be changed.
+    """
+
+    __slots__ = ("_call", "_dtype", "_held", "_library", "_shape", "parts")
+
+    def __init__(self, query: Tensor, heads: int, value_size: int, parts: Sequence[Part], dtype: torch.dtype) -> None:
+        found, why = library()
+        if found is None:
+            raise RuntimeError(why)
+        query_heads, tokens, size = query.shape
+        self._library, self._shape, self._dtype = found, (tokens, query_heads, value_size), dtype
+        self._held = tuple(parts)  # they keep alive what they point at
+        self.parts = (Part * len(parts))(*parts)
+        self._call = Call(
+            query_kind=KINDS[query.dtype],
+            heads=heads,
+            group=query_heads // heads,
+            tokens=tokens,
+            key_size=size,
+            value_size=value_size,
+            out_kind=KINDS[dtype],
+            exact=query.dtype == torch.float32,
+            threads=torch.get_num_threads(),
+        )
+
+    def attend(self, query: Tensor, scaling: float, sinks: Tensor | None, lse: Tensor | None) -> Tensor:
+        """-> out [T, Hq, Dv], and the log-sum-exp in `lse` [Hq, T], where it is wanted."""
+        out = torch.empty(self._shape, dtype=self._dtype)
+        head, token, channel = query.stride()
+        if channel != 1:
+            query = query.contiguous()
+            head, token, _ = query.stride()
+        call, size = self._call, query.itemsize
+        call.query, call.query_head_stride, call.query_token_stride = query.data_ptr(), head * size, token * size
+        call.scaling, call.softcap = scaling, softcap_of(scaling) or 0.0
+        call.sinks = None if sinks is None else sinks.data_ptr()
+        call.out, call.lse = out.data_ptr(), None if lse is None else lse.data_ptr()
+        if self._library.fs_attend(byref(call), self.parts, len(self.parts)):
+            raise MemoryError("no memory is left for partial results of attention")
+        return out
+
+
 def attend(
     query: Tensor,
     heads: int,
@@ -176,35 +220,6 @@ def attend(
     Queries of 16 bits meet codes in integer arithmetic where the machine has it (off by less than 1e-3 of the largest
     value; bfloat16 itself rounds to 4e-3), float32 queries in float32.
     """
-    found, why = library()
-    if found is None:
-        raise RuntimeError(why)
-    query_heads, tokens, size = query.shape
-    out = torch.empty(tokens, query_heads, value_size, dtype=dtype)
-    lse = torch.empty(query_heads, tokens)
-    if query.stride(-1) != 1:
-        query = query.contiguous()
-    sinks = sinks_of(scaling) if whole else None
-    call = Call(
-        query=query.data_ptr(),
-        query_head_stride=query.stride(0) * query.itemsize,
-        query_token_stride=query.stride(1) * query.itemsize,
-        query_kind=KINDS[query.dtype],
-        heads=heads,
-        group=query_heads // heads,
-        tokens=tokens,
-        key_size=size,
-        value_size=value_size,
-        scaling=scaling,
-        softcap=softcap_of(scaling) or 0.0,
-        sinks=None if sinks is None else sinks.data_ptr(),
-        out=out.data_ptr(),
-        out_kind=KINDS[dtype],
-        lse=lse.data_ptr(),
-        exact=query.dtype == torch.float32,
-        threads=torch.get_num_threads(),
-    )
-    failed = found.fs_attend(byref(call), (Part * len(parts))(*parts), len(parts))
-    if failed:
-        raise MemoryError("no memory is left for partial results of attention")
-    return out, lse
+    lse = torch.empty(query.shape[0], query.shape[1])
+    ready = Ready(query, heads, value_size, parts, dtype)
+    return ready.attend(query, scaling, sinks_of(scaling) if whole else None, lse), lse

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ class Tail:
     The only mutable storage of a cache. Buffers grow by doubling, so appending is amortised constant.
     """
 
-    __slots__ = ("_keys", "_used", "_values", "first", "length")
+    __slots__ = ("_keys", "_used", "_values", "first", "length", "prepared")
 
     def __init__(self) -> None:
         self._keys: Tensor | None = None
@@ -21,6 +23,8 @@ class Tail:
         self._used: tuple[int, Tensor, Tensor] | None = None  # the last views, of so many tokens: asked for often
         self.first = 0
         self.length = 0
+        self.prepared: Any = None
+        """What kernels know of the buffers, but for how many tokens there are; None when these are others."""
 
     def __len__(self) -> int:
         return self.length
@@ -61,6 +65,7 @@ class Tail:
     def append(self, keys: Tensor, values: Tensor, position: int, capacity: int = 0, *, exact: bool = False) -> None:
         """Add keys [H, T, D] and values [H, T, Dv] whose positions start at `position`.
 
+        They are kept in the dtype of the values: rotations in float32 leave keys wider than the model.
         `capacity` is how many tokens the caller knows to be coming: reserved at once. `exact` says that no more
         than that is wanted, where memory counts for more than the copies that doubling saves.
         """
@@ -70,17 +75,18 @@ class Tail:
             self.first = position
         self._reserve(keys, values, max(self.length + keys.shape[1], capacity), exact)
         assert self._keys is not None and self._values is not None
-        self._keys[:, self.length : self.length + keys.shape[1]] = keys
-        self._values[:, self.length : self.length + keys.shape[1]] = values
-        self.length += keys.shape[1]
+        new = keys.shape[1]
+        self._keys.narrow(1, self.length, new).copy_(keys)
+        self._values.narrow(1, self.length, new).copy_(values)
+        self.length += new
 
     def _reserve(self, keys: Tensor, values: Tensor, wanted: int, exact: bool) -> None:
         old_keys, old_values = self._keys, self._values
         if old_keys is not None and old_keys.shape[1] >= wanted:
             return
         grown = wanted if old_keys is None or exact else max(wanted, 2 * old_keys.shape[1])
-        self._used = None
-        self._keys = keys.new_empty(keys.shape[0], grown, keys.shape[2])
+        self._used = self.prepared = None
+        self._keys = values.new_empty(keys.shape[0], grown, keys.shape[2])
         self._values = values.new_empty(values.shape[0], grown, values.shape[2])
         if self.length and old_keys is not None and old_values is not None:
             self._keys[:, : self.length] = old_keys[:, : self.length]
@@ -95,13 +101,13 @@ class Tail:
         if not count:
             return
         keys, values = self.keys[:, count:].clone(), self.values[:, count:].clone()
-        self._keys, self._values, self._used = keys, values, None
+        self._keys, self._values, self._used, self.prepared = keys, values, None, None
         self.first += count
         self.length -= count
 
     def clear(self) -> None:
         """Empty, giving the buffers back."""
-        self._keys = self._values = self._used = None
+        self._keys = self._values = self._used = self.prepared = None
         self.length = 0
 
     def clone(self) -> Tail:

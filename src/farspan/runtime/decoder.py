@@ -93,10 +93,12 @@ def decode(body: Body, turns: Sequence[Turn], chooser: Chooser) -> Iterator[list
     generators = [chooser.generator() for _ in turns]
     live = list(range(len(turns)))
     feeds = [turn.ids for turn in turns]
+    step: Step | None = None
     while live:
-        logits = _forward(body, [turns[i] for i in live], feeds)
+        step = _step(step, [turns[i] for i in live], feeds)
+        logits = _forward(body, step, feeds)
         chosen: list[tuple[int, int]] = []
-        for i, row in zip(live, logits, strict=True):
+        for i, row in zip(live, logits.unbind(0), strict=True):
             turn = turns[i]
             token = chooser.choose(row, turn.cache.ids, generators[i])
             turn.tokens.append(token)
@@ -107,11 +109,18 @@ def decode(body: Body, turns: Sequence[Turn], chooser: Chooser) -> Iterator[list
         feeds = [torch.tensor(turns[i].tokens[-1:]) for i in live]
 
 
-def _forward(body: Body, turns: list[Turn], feeds: list[Tensor]) -> Tensor:
+def _step(last: Step | None, turns: list[Turn], feeds: list[Tensor]) -> Step:
+    """The next pass: the last one once more, where it was of the same turns with as many tokens each, because that
+    knows what attention was told of them.
+    """
+    rows = [turn.row(ids.numel()) for turn, ids in zip(turns, feeds, strict=True)]
+    return last if last is not None and last.repeats(rows) else Step(rows)
+
+
+def _forward(body: Body, step: Step, feeds: list[Tensor]) -> Tensor:
     """Feed each turn its new tokens -> logits [turns, V] after the last of each."""
     with torch.inference_mode():
-        step = Step([turn.row(ids.numel()) for turn, ids in zip(turns, feeds, strict=True)])
-        hidden = body.forward(torch.cat(feeds), step)
+        hidden = body.forward(feeds[0] if len(feeds) == 1 else torch.cat(feeds), step)
         step.feed(feeds)
         if len(feeds) > 1:
             ends = torch.tensor([ids.numel() for ids in feeds]).cumsum(0) - 1

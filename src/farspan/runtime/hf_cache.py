@@ -53,13 +53,13 @@ class Handle:
 
     def run(self, query: Tensor, scaling: float, window: int | None) -> Tensor:
         """query [1, Hq, ΣT, D] -> [1, ΣT, Hq, Dv]."""
-        step = self._cache.step
-        assert step is not None
-        dtype, real = self._values.dtype, self._cache.real  # float32 rotations come back wider than the model
-        packed = [_packed(states, real) for states in (query, self._keys, self._values)]
-        pairs = self._cache.pairs
-        out = step.layer(self._layer, packed[0].to(dtype), packed[1].to(dtype), packed[2], scaling, pairs)
-        self._cache.saw_layer(self._layer, query, self._keys, self._values, scaling, window)
+        cache, real = self._cache, self._cache.real
+        assert cache.step is not None
+        asked, keys, values = (_packed(states, real) for states in (query, self._keys, self._values))
+        asked = asked.to(values.dtype)  # float32 rotations come back wider than the model
+        out = cache.step.layer(self._layer, asked, keys, values, scaling, cache.pairs)
+        if cache.watch is not None:
+            cache.watch(self._layer, query, self._keys, self._values, scaling, window)
         if real is None:
             return out[None]
         padded = out.new_zeros(*real.shape, *out.shape[1:])
@@ -73,36 +73,30 @@ def _packed(states: Tensor, real: Tensor | None) -> Tensor:
 
 
 class _Layer(CacheLayerMixin):
-    """One layer as transformers sees it: `update` hands everything on to the attention function."""
+    """A layer as transformers sees it: one does for all, because new entries go to the attention function."""
 
     is_sliding = False
 
-    def __init__(self, cache: FarspanCache, index: int) -> None:
+    def __init__(self, slots: int) -> None:
         super().__init__()
-        self._cache, self._index = cache, index
+        self.slots = slots
+        """Of the longest row, all tokens seen and pads: `generate` slices its input by this."""
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to do: buffers belong to the sequence."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """New keys [B, Hk, T, D] and values -> a handle, twice."""
-        if key_states.shape[0] != self._cache.rows:
-            raise OptionError(
-                f"a batch of {key_states.shape[0]} rows reached a farspan context of {self._cache.rows}; under plain "
-                "generate give the rows that context.inputs([...]) made, without beams or several sequences each"
-            )
-        self._cache.begin(key_states.shape[2])
-        handle = Handle(self._cache, self._index, key_states, value_states)
-        return handle, handle
+        """Refused: only the cache knows which layer this is."""
+        raise UnsupportedModel("this model stores keys past its cache's update, where farspan cannot take them")
 
     def get_seq_length(self) -> int:
-        """Slots of the longest row, all tokens seen and pads: `generate` slices its input by this."""
-        return self._cache.slots
+        """Slots of the longest row."""
+        return self.slots
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """As if all slots were held; no mask of this size is ever built."""
-        return self._cache.slots + query_length, 0
+        return self.slots + query_length, 0
 
     def get_max_length(self) -> int:
         """No maximum."""
@@ -122,13 +116,14 @@ class FarspanCache(Cache):
         step: Step | None = None,
         sequences: Sequence[SequenceCache] = (),
     ) -> None:
-        super().__init__(layers=[_Layer(self, i) for i in range(layers)])
+        self._all = _Layer(max((sequence.seen for sequence in sequences), default=0))
+        super().__init__(layers=[self._all] * layers)
         self.positions, self.step, self.sequences = positions, step, list(sequences)
-        self.slots = max((sequence.seen for sequence in sequences), default=0)
         self.real: Tensor | None = None
         """[B, T] bool: which of this pass's tokens are no padding; None for one row without any."""
         self._make_row: Callable[[int, int], Row] | None = None
         self.watch: Callable[..., None] | None = None
+        """Called with what each layer was asked; for the inspection at load."""
         self.pairs: Pairs | None = None
         """How positions depend on pairs of tokens; set by the model that runs."""
 
@@ -152,19 +147,23 @@ class FarspanCache(Cache):
         """Rows of the batch that transformers sees; a packed batch of ours is one."""
         return max(1, len(self.sequences))
 
-    def begin(self, tokens: int) -> None:
-        """A layer is about to store new tokens, `tokens` slots for every row."""
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        """New keys [B, Hk, T, D] and values of one layer -> a handle, twice."""
+        if key_states.shape[0] != self.rows:
+            raise OptionError(
+                f"a batch of {key_states.shape[0]} rows reached a farspan context of {self.rows}; under plain "
+                "generate give the rows that context.inputs([...]) made, without beams or several sequences each"
+            )
         if self.step is None:
-            assert self._make_row is not None
-            counts = [tokens] if self.real is None else self.real.sum(1).tolist()
-            self.step = Step([self._make_row(i, count) for i, count in enumerate(counts)])
+            self.step = self._begun(key_states.shape[2])
+        handle = Handle(self, layer_idx, key_states, value_states)
+        return handle, handle
 
-    def saw_layer(
-        self, index: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float, window: int | None
-    ) -> None:
-        """For the inspection at load."""
-        if self.watch is not None:
-            self.watch(index, query, keys, values, scaling, window)
+    def _begun(self, tokens: int) -> Step:
+        """Under plain generate: the first layer is about to store new tokens, `tokens` slots for every row."""
+        assert self._make_row is not None
+        counts = [tokens] if self.real is None else self.real.sum(1).tolist()
+        return Step([self._make_row(i, count) for i, count in enumerate(counts)])
 
     def forward_begins(self, position_ids: Tensor | None, attention_mask: Tensor | None = None) -> None:
         """Under plain generate: note what is padding; positions must go on where each row's context ends."""
@@ -191,7 +190,7 @@ class FarspanCache(Cache):
             raise OptionError("a farspan context keeps token ids: call generate with input_ids, not inputs_embeds")
         for row, sequence in enumerate(self.sequences):
             sequence.feed(input_ids[row] if self.real is None else input_ids[row][self.real[row]])
-        self.slots += input_ids.shape[1]
+        self._all.slots += input_ids.shape[1]
         self.step = self.real = None
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -227,16 +226,23 @@ def attention(
             sliding_window=sliding_window,
             **kwargs,
         )
+    factor = float(query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if not kwargs.keys() <= IGNORED:
+        factor = _scaling(module, factor, kwargs)
+    return key.run(query, factor, sliding_window), None
+
+
+def _scaling(module: nn.Module, factor: float, kwargs: dict[str, Any]) -> float:
+    """The factor with what else a model passes to attention; raises UnsupportedModel for what nobody knows."""
     for name, given in kwargs.items():
         if given is not None and name not in IGNORED and name not in HONOURED:
             raise UnsupportedModel(
                 f"{type(module).__name__} passes {name!r} to attention, which changes the result and is not handled "
                 "yet; models that need it are refused"
             )
-    factor = float(query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if any(kwargs.get(name) is not None for name in HONOURED):
-        factor = Scaling(factor, softcap=kwargs.get("softcap"), sinks=kwargs.get("s_aux"))
-    return key.run(query, factor, sliding_window), None
+    if all(kwargs.get(name) is None for name in HONOURED):
+        return factor
+    return Scaling(factor, softcap=kwargs.get("softcap"), sinks=kwargs.get("s_aux"))
 
 
 def _eager(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from farspan.attention import Pattern, Rows, attend
+from farspan.attention import Pattern, Rows, Standing, attend, standing
 from farspan.attention.fetched import Chooser
 from farspan.attention.pairs import Pairs, attend_pairs
 from farspan.cache import SEAL_EVERY, LayerCache, SequenceCache
@@ -107,10 +107,22 @@ class Step:
     """Where bytes are counted while reading; answers count none, because counting would cost more than a step."""
     observer: Callable[[int, Tensor, Tensor], None] | None = None
     """Called with (layer, query [Hq, ΣT, D], out [ΣT, Hq, Dv]) after attention; for diagnostics."""
+    _standing: dict[int, Standing] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Note what holds for every pass."""
+        self._steady = all(row.prefilling is None and row.fetching is None for row in self.rows)
+
+    def repeats(self, rows: Sequence[Row]) -> bool:
+        """Whether a pass of these rows is this step once more: the same sequences, as many new tokens of each."""
+        mine = [(row.cache, row.length) for row in self.rows]
+        return mine == [(row.cache, row.length) for row in rows]
 
     @property
     def positions(self) -> Tensor:
         """[ΣT] int64."""
+        if len(self.rows) == 1:
+            return self.rows[0].positions
         return torch.cat([row.positions for row in self.rows])
 
     def layer(
@@ -120,33 +132,60 @@ class Step:
 
         Layers with a window of their own see nothing far, so `pairs` are not for them.
         """
-        start, rows, sizes = 0, [], []
-        alone = len(self.rows) == 1  # then nothing is cut
-        for row in self.rows:
-            layer, span = row.cache.layers[index], slice(start, start + row.length)
-            its, new_keys, new_values = query, keys, values
-            if not alone:
-                its, new_keys, new_values = query[:, span], keys[:, span], values[:, span]
-            before = layer.nbytes if self.meter else 0
-            fresh = layer.window is None and len(layer.extents) == layer.sealed
-            layer.tail.append(new_keys, new_values, row.start, row.capacity if fresh else 0, exact=row.reading)
-            sizes.append(layer.nbytes if self.meter else 0)
-            if self.meter:
-                self.meter.change(before, sizes[-1])
-            pattern = self._pattern(row, layer, its, scaling)
-            rows.append(Rows(layer, start, row.length, pattern, row.chooses(layer), row.weighs(layer)))
-            start += row.length
-        if pairs is None or rows[0].cache.window is not None:
-            out = attend(query, rows, scaling)
-        else:
-            out = attend_pairs(query, rows, scaling, pairs)
-        for row, before, (layer, first, length, *_) in zip(self.rows, sizes, rows, strict=True):
-            transit = self._settle(row, layer, query if alone else query[:, first : first + length], scaling)
+        layers = [row.cache.layers[index] for row in self.rows]
+        sizes = self._append(layers, keys, values)
+        out = self._attended(index, layers, query, scaling, pairs)
+        for row, layer, before, its in zip(self.rows, layers, sizes, self._cut(query), strict=True):
+            transit = self._settle(row, layer, its, scaling)
             if self.meter:
                 self.meter.change(before, layer.nbytes, transit)
         if self.observer is not None:
             self.observer(index, query, out)
         return out
+
+    def _cut(self, states: Tensor) -> list[Tensor]:
+        """states [H, ΣT, D] -> each row's [H, T, D]."""
+        if len(self.rows) == 1:
+            return [states]
+        return list(states.split([row.length for row in self.rows], dim=1))
+
+    def _append(self, layers: list[LayerCache], keys: Tensor, values: Tensor) -> list[int]:
+        """Each row's new entries go to its tail -> bytes of each layer then, where bytes are counted."""
+        sizes = []
+        for row, layer, *new in zip(self.rows, layers, self._cut(keys), self._cut(values), strict=True):
+            before = layer.nbytes if self.meter else 0
+            fresh = layer.window is None and len(layer.extents) == layer.sealed
+            layer.tail.append(*new, row.start, row.capacity if fresh else 0, exact=row.reading)
+            sizes.append(layer.nbytes if self.meter else 0)
+            if self.meter:
+                self.meter.change(before, sizes[-1])
+        return sizes
+
+    def _attended(
+        self, index: int, layers: list[LayerCache], query: Tensor, scaling: float, pairs: Pairs | None
+    ) -> Tensor:
+        """Attention of a layer, whose tails have the new tokens: as at the token before, where that can be."""
+        stood = self._standing.get(index)
+        if stood is not None and stood.holds():
+            return stood.attend(query, scaling)
+        rows = self._packed(layers, query, scaling)
+        if pairs is not None and layers[0].window is None:
+            return attend_pairs(query, rows, scaling, pairs)
+        if self._steady:
+            stood = standing(query, rows)
+            if stood is not None:
+                self._standing[index] = stood
+                return stood.attend(query, scaling)
+        return attend(query, rows, scaling)
+
+    def _packed(self, layers: list[LayerCache], query: Tensor, scaling: float) -> list[Rows]:
+        """What attention needs to know of each row."""
+        rows, start = list[Rows](), 0
+        for row, layer, its in zip(self.rows, layers, self._cut(query), strict=True):
+            pattern = self._pattern(row, layer, its, scaling)
+            rows.append(Rows(layer, start, row.length, pattern, row.chooses(layer), row.weighs(layer)))
+            start += row.length
+        return rows
 
     @staticmethod
     def _pattern(row: Row, layer: LayerCache, query: Tensor, scaling: float) -> Pattern | None:
@@ -213,6 +252,8 @@ class Step:
 
     @staticmethod
     def _seal(row: Row, layer: LayerCache, count: int, seen: int) -> int:
+        if not count:
+            return 0
         extent = layer.seal_tail(row.packer and row.packer.at(layer), count=count)
         if extent is None:
             return 0
