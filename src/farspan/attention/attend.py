@@ -77,8 +77,8 @@ def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
 
 
 def standing(query: Tensor, rows: list[Rows]) -> Standing | None:
-    """`attend` of these rows at this and later tokens, whose patterns, choices and pieces stay none; None where one call
-    of the C++ kernels does not do, or what it reads is only brought for it.
+    """`attend` of these rows at this token and later ones, whose patterns, choices and pieces stay none; None where
+    one call of the C++ kernels does not do, or what it reads is only brought for it.
     """
     plain = all(row.pattern is None and row.fetch is None and row.pieces is None for row in rows)
     few = {_route(query, row)[0] for row in rows} if plain else {None}

@@ -9,13 +9,11 @@ cache is in use. Without one of our caches a prepared model behaves as before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from farspan.errors import ForeignContext, UnsupportedModel
 from farspan.methods.positions.base import Positions
@@ -36,6 +34,7 @@ class Prepared:
         self.body, self.layers = find_layers(model)
         children = model._modules.items()
         self._stem = next(name for name, child in children if child is not None and self.body in set(child.modules()))
+        self._given = _Given()
         self.places = RotaryPositions(model, self.body, self.layers)
         self.rotaries = self.places.modules
         self.layout: ModelLayout = ModelLayout((), model.dtype, self.config.hidden_size, None)  # filled by inspection
@@ -68,10 +67,18 @@ class Prepared:
         """Angles of the context's own positions in float32, in place of the model's."""
         if not self._active:
             return None
-        fixed = self._active[-1].modules[self.rotaries.index(module)]
-        if not args:
-            return fixed(**{**kwargs, "x": kwargs["x"].new_empty(0, dtype=torch.float32)})
-        return fixed(args[0].new_empty(0, dtype=torch.float32), *args[1:], **kwargs)
+        index, spec = self.rotaries.index(module), self._active[-1]
+        given = {**dict(zip(("x", "position_ids", "layer_type"), args, strict=False)), **kwargs}
+        given["x"] = given["x"].new_empty(0, dtype=torch.float32)
+        position = _one_position(given["position_ids"])
+        if position is None:
+            return spec.modules[index](**given)
+        device, which = given["x"].device, (index, given.get("layer_type"))
+
+        def compute(position_ids: Tensor) -> Any:
+            return spec.modules[index](**{**given, "position_ids": position_ids.to(device)})
+
+        return spec.ahead.at(position, (*which, device), compute)
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         cache = kwargs.get("past_key_values")
@@ -125,7 +132,7 @@ class Prepared:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [n, hidden] after the final norm -> [n, vocabulary], through the model's own head."""
-        return _with_body(self.model, self._stem, hidden[None]).logits[0]
+        return _with_body(self.model, self._stem, self._given, hidden[None]).logits[0]
 
     def embed(self, ids: Tensor, position_ids: Tensor) -> Tensor:
         """ids [T] at positions [T] -> [T, hidden]: what the model's own forward gives its first layer."""
@@ -245,41 +252,60 @@ class Runtime:
         return self.prepared.logits(hidden)
 
 
+def _one_position(position_ids: Tensor) -> int | None:
+    """Where the only token of an answer's step stands, known without asking the device; None in any other pass."""
+    step = running[-1].step
+    if step is None or position_ids.numel() != 1 or not torch.is_inference_mode_enabled():
+        return None
+    return step.position
+
+
 class _Entered(Exception):
     """Carries nothing: ends a forward once the first layer's input is known."""
 
 
-@dataclass
-class _Known(BaseModelOutputWithPastAndCrossAttentions):
-    """What a body returns, and what one with experts returns besides."""
+class _Known(tuple[Tensor]):
+    """What a body returns, as far as a head looks at it: last hidden states first, and nothing else."""
 
-    router_logits: Any = None
+    @property
+    def last_hidden_state(self) -> Tensor:
+        """[1, n, hidden]."""
+        return self[0]
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
 
 
 class _Given(nn.Module):
     """Stands in for a model's body: returns hidden states that are already known."""
 
-    def __init__(self, hidden: Tensor) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.hidden = hidden
+        self.hidden: Tensor | None = None
 
     def __getattr__(self, name: str) -> Any:
         return self if name == "decoder" else super().__getattr__(name)
 
     def forward(self, *args: Any, **kwargs: Any) -> _Known:
         """Whatever is asked, the same answer."""
-        return _Known(last_hidden_state=self.hidden)
+        assert self.hidden is not None
+        return _Known((self.hidden,))
 
 
-def _with_body(model: PreTrainedModel, stem: str, hidden: Tensor) -> Any:
+def _with_body(model: PreTrainedModel, stem: str, given: _Given, hidden: Tensor) -> Any:
     """The model's own forward, with `hidden` in place of the work of its child `stem`, which holds the body: whatever
     it does after the body (a head, a scale, a cap) happens as it does there. A shallow copy shares every weight; the
     model itself is not touched.
     """
     twin = object.__new__(type(model))
     twin.__dict__.update(model.__dict__)
-    twin.__dict__["_modules"] = {**model._modules, stem: _Given(hidden)}
-    return twin.forward(inputs_embeds=hidden, use_cache=False)
+    twin.__dict__["_modules"] = {**model._modules, stem: given}
+    given.hidden = hidden
+    try:
+        return twin.forward(inputs_embeds=hidden, use_cache=False)
+    finally:
+        given.hidden = None
 
 
 def find_layers(model: PreTrainedModel) -> tuple[nn.Module, nn.ModuleList]:

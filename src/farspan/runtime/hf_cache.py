@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -117,7 +118,7 @@ class FarspanCache(Cache):
         sequences: Sequence[SequenceCache] = (),
     ) -> None:
         self._all = _Layer(max((sequence.seen for sequence in sequences), default=0))
-        super().__init__(layers=[self._all] * layers)
+        super().__init__(layers=list(repeat(self._all, layers)))
         self.positions, self.step, self.sequences = positions, step, list(sequences)
         self.real: Tensor | None = None
         """[B, T] bool: which of this pass's tokens are no padding; None for one row without any."""

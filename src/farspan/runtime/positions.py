@@ -9,7 +9,7 @@ frequencies; what it decided is kept as plain numbers, in the context and in its
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ from farspan.errors import CapacityError
 from farspan.methods.positions.base import Grouping, Positions, Rope
 
 Kind = Literal["rope", "learned", "none"]
+AHEAD = 64  # positions whose angles are computed together, where they will be asked for one by one
 
 
 class Frequencies(NamedTuple):
@@ -50,6 +51,29 @@ class Placement:
         return cls(**{**data, "ropes": ropes, "grouping": grouping})
 
 
+class Ahead:
+    """Angles of one position after another, as an answer needs them: computed for a run of positions at a time, because
+    those of one take as many operations. Frequencies are fixed, so each position's are its own.
+    """
+
+    def __init__(self) -> None:
+        self._runs: dict[Any, tuple[int, Tensor | tuple[Tensor, ...]]] = {}
+
+    def at(
+        self, position: int, which: Any, compute: Callable[[Tensor], Tensor | tuple[Tensor, ...]]
+    ) -> Tensor | tuple[Tensor, ...]:
+        """What `compute(position_ids [1, 1])` gives for a position. It has positions in the dimension before the last,
+        and is known again by `which`.
+        """
+        known = self._runs.get(which)
+        if known is None or not 0 <= position - known[0] < AHEAD:
+            known = self._runs[which] = position, compute(torch.arange(position, position + AHEAD)[None])
+        first, run = known
+        if isinstance(run, Tensor):
+            return run.narrow(-2, position - first, 1)
+        return tuple(each.narrow(-2, position - first, 1) for each in run)
+
+
 @dataclass(frozen=True, eq=False)
 class PositionSpec:
     """How the tokens of one context are placed. `length` positions were decided when it was read; `bound` says that
@@ -65,6 +89,8 @@ class PositionSpec:
     """Rotary modules with fixed frequencies, in the order in which a body holds its own: any instance can use them."""
     placement: Placement | None = field(default=None, repr=False)
     """What a positions method decided; None where the model's own positions are used."""
+    ahead: Ahead = field(default_factory=Ahead, repr=False)
+    """Angles of the next positions, where they were asked for one by one."""
 
     @property
     def grouping(self) -> Grouping | None:

@@ -125,6 +125,12 @@ class Step:
             return self.rows[0].positions
         return torch.cat([row.positions for row in self.rows])
 
+    @property
+    def position(self) -> int | None:
+        """Where its only new token stands; None where there are several."""
+        row = self.rows[0]
+        return row.position if len(self.rows) == row.length == 1 and row.stands is None else None
+
     def layer(
         self, index: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float, pairs: Pairs | None = None
     ) -> Tensor:
@@ -152,10 +158,11 @@ class Step:
     def _append(self, layers: list[LayerCache], keys: Tensor, values: Tensor) -> list[int]:
         """Each row's new entries go to its tail -> bytes of each layer then, where bytes are counted."""
         sizes = []
-        for row, layer, *new in zip(self.rows, layers, self._cut(keys), self._cut(values), strict=True):
+        for row, layer, its_keys, its_values in zip(self.rows, layers, self._cut(keys), self._cut(values), strict=True):
             before = layer.nbytes if self.meter else 0
             fresh = layer.window is None and len(layer.extents) == layer.sealed
-            layer.tail.append(*new, row.start, row.capacity if fresh else 0, exact=row.reading)
+            capacity = row.capacity if fresh else 0
+            layer.tail.append(its_keys, its_values, row.start, capacity, exact=row.reading)
             sizes.append(layer.nbytes if self.meter else 0)
             if self.meter:
                 self.meter.change(before, sizes[-1])
