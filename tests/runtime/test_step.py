@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
-from transformers import LogitsProcessor
+from transformers import CohereConfig, CohereForCausalLM, LlamaConfig, LlamaForCausalLM, LogitsProcessor
 
 import farspan
 from farspan.errors import UnsupportedModel
 from farspan.runtime import positions
 from farspan.runtime.hf_cache import FarspanCache
-from farspan.runtime.step import Step
+from farspan.runtime.hf_inspect import prepare_model
+from farspan.runtime.hf_sampling import Sampling
+from farspan.runtime.step import Row, Step
 from tests.models import KINDS, tiny, tiny_tokenizer
 
 TEXT = "The gateway listens on port 8443, and the archive keeps every letter for seven years. " * 4
@@ -71,6 +75,42 @@ def test_a_run_of_angles_has_those_of_each_position():
         got, its = spec.ahead.at(position, "test", compute), spec.angles(torch.tensor([position]))
         assert all(torch.equal(a[0], b) for a, b in zip(got, its, strict=True))
     assert computed == [64] * 4, "a run from 5 on has 68, and neither 69 nor 4"
+
+
+class Clamped(LlamaForCausalLM):
+    """Does something to its logits that shows on large ones alone."""
+
+    def forward(self, *args, **kwargs):
+        out = super().forward(*args, **kwargs)
+        out.logits = out.logits.clamp(-9, 9)
+        return out
+
+
+@pytest.mark.parametrize("kind", ["plain", "scaled", "clamped"])
+def test_logits_are_the_models_own_whatever_it_does_to_them(kind):
+    model = {"scaled": CohereForCausalLM, "clamped": Clamped, "plain": LlamaForCausalLM}[kind](
+        {"scaled": CohereConfig, "clamped": LlamaConfig, "plain": LlamaConfig}[kind](
+            vocab_size=90, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, pad_token_id=0,
+        )
+    ).eval()  # fmt: skip
+    ids = torch.arange(30)
+    prepared = prepare_model(model)
+    with torch.inference_mode():
+        hidden = prepared.forward(ids, Step([Row(prepared.layout.empty(), 30)]))
+        own = model.lm_head(100 * hidden)
+        own = {"scaled": own * 0.0625, "clamped": own.clamp(-9, 9), "plain": own}[kind]
+        assert own.abs().max() > 9 or kind != "plain", "nothing would be clamped"
+        assert torch.equal(prepared.logits(100 * hidden), own)
+
+
+@settings(max_examples=50)
+@given(numbers=st.lists(st.sampled_from([-1.0, 0.5, 2.0, float("inf")]), min_size=1, max_size=200))
+def test_of_equally_likely_tokens_the_first_is_chosen(numbers):
+    chooser = Sampling(max_new_tokens=1, eos=frozenset())
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        chosen = chooser.choose(torch.tensor(numbers, dtype=dtype), lambda: torch.empty(0), chooser.generator())
+        assert chosen == numbers.index(max(numbers))
 
 
 def test_keys_cannot_go_past_the_cache():

@@ -113,8 +113,10 @@ def _step(last: Step | None, turns: list[Turn], feeds: list[Tensor]) -> Step:
     """The next pass: the last one once more, where it was of the same turns with as many tokens each, because that
     knows what attention was told of them.
     """
-    rows = [turn.row(ids.numel()) for turn, ids in zip(turns, feeds, strict=True)]
-    return last if last is not None and last.repeats(rows) else Step(rows)
+    wanted = [(turn, ids.numel()) for turn, ids in zip(turns, feeds, strict=True)]
+    if last is not None and last.repeats([(turn.cache, tokens) for turn, tokens in wanted]):
+        return last
+    return Step([turn.row(tokens) for turn, tokens in wanted])
 
 
 def _forward(body: Body, step: Step, feeds: list[Tensor]) -> Tensor:

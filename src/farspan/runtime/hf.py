@@ -34,7 +34,7 @@ class Prepared:
         self.body, self.layers = find_layers(model)
         children = model._modules.items()
         self._stem = next(name for name, child in children if child is not None and self.body in set(child.modules()))
-        self._given = _Given()
+        self._given, self._plain_head = _Given(), False
         self.places = RotaryPositions(model, self.body, self.layers)
         self.rotaries = self.places.modules
         self.layout: ModelLayout = ModelLayout((), model.dtype, self.config.hidden_size, None)  # filled by inspection
@@ -132,7 +132,19 @@ class Prepared:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [n, hidden] after the final norm -> [n, vocabulary], through the model's own head."""
+        head = self.model.get_output_embeddings() if self._plain_head else None
+        if head is not None:
+            return head(hidden[None])[0]
         return _with_body(self.model, self._stem, self._given, hidden[None]).logits[0]
+
+    def look_at_head(self, hidden: Tensor) -> None:
+        """See from hidden [n, hidden] whether the model's output embeddings are all that makes logits of them: then
+        `logits` asks these directly. A clamp would show on large ones, a scale or a cap on any.
+        """
+        self._plain_head = False
+        wholes = [(states, self.logits(states)) for states in (hidden, 64 * hidden)]
+        head = self.model.get_output_embeddings()
+        self._plain_head = head is not None and all(torch.equal(head(h[None])[0], whole) for h, whole in wholes)
 
     def embed(self, ids: Tensor, position_ids: Tensor) -> Tensor:
         """ids [T] at positions [T] -> [T, hidden]: what the model's own forward gives its first layer."""

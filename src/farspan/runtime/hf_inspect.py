@@ -74,7 +74,9 @@ def _probe(prepared: Prepared, ids: Tensor) -> tuple[tuple[LayerLayout, ...], Te
             f"layers {missing} of {type(prepared.model).__name__} hold no keys of their own (state shared between "
             "layers, or not kept in the cache), so farspan cannot hold them"
         )
-    return tuple(seen[i] for i in range(count)), prepared.logits(out.last_hidden_state[0])
+    hidden = out.last_hidden_state[0]
+    prepared.look_at_head(hidden)
+    return tuple(seen[i] for i in range(count)), prepared.logits(hidden)
 
 
 def _compare(model: PreTrainedModel, expected: Tensor, logits: Tensor) -> None:

@@ -113,10 +113,9 @@ class Step:
         """Note what holds for every pass."""
         self._steady = all(row.prefilling is None and row.fetching is None for row in self.rows)
 
-    def repeats(self, rows: Sequence[Row]) -> bool:
-        """Whether a pass of these rows is this step once more: the same sequences, as many new tokens of each."""
-        mine = [(row.cache, row.length) for row in self.rows]
-        return mine == [(row.cache, row.length) for row in rows]
+    def repeats(self, wanted: Sequence[tuple[SequenceCache, int]]) -> bool:
+        """Whether a pass is this step once more: of the same sequences, with as many new tokens of each."""
+        return [(row.cache, row.length) for row in self.rows] == wanted
 
     @property
     def positions(self) -> Tensor:
