@@ -110,6 +110,7 @@ struct Work {
     const float *log_weights;
     bool quick;
     float q[FS_ROWS * FS_MAX_SIZE];
+    float step[FS_ROWS]; // of q, where integers are multiplied
     float s[FS_ROWS * FS_TILE];
 
     Work(const Job &the_job, const Item &the_item)
@@ -147,7 +148,9 @@ struct Work {
         for (int r = 0; r < item.rows; r++) best[r] = -INFINITY, sum[r] = 0;
         std::memset(acc, 0, sizeof(float) * item.rows * call.value_size);
         const bool whole = coded(part.kind) && !gather && quick;
-        if (whole && tiles->begin) tiles->begin(item.rows);
+        if (whole && tiles->begin)
+            tiles->begin(q, item.rows, call.key_size, key_scale + item.first / part.group * call.key_size,
+                         (item.count + part.group - 1) / part.group, step);
         for (int64_t at = item.first; at < item.first + item.count; at += FS_TILE) {
             int n = (int)std::min<int64_t>(FS_TILE, item.first + item.count - at);
             if (!visible(at)) break;
@@ -189,10 +192,16 @@ struct Work {
             }
             return;
         }
+        if (quick) { // a tile begins with a group
+            int64_t g = at / part.group;
+            tiles->quick_scores_codes(part.kind, q, step, item.rows, size, (const uint8_t *)keys + at * part.key_stride,
+                                      key_scale + g * size, key_low + g * size, part.group, n, s);
+            return;
+        }
         for (int done = 0; done < n;) { // key scales change from group to group
             int64_t g = (at + done) / part.group;
             int many = (int)std::min<int64_t>(n - done, (g + 1) * part.group - (at + done));
-            (quick ? tiles->quick_scores_codes : tiles->scores_codes)(part.kind, q, item.rows, size, (const uint8_t *)keys + (at + done) * part.key_stride,
+            tiles->scores_codes(part.kind, q, item.rows, size, (const uint8_t *)keys + (at + done) * part.key_stride,
                                 key_scale + g * size, key_low + g * size, many, s + done);
             done += many;
         }

@@ -1,9 +1,13 @@
 // Tiles for machines with AMX: products of codes are matrix products of int8, everything else is AVX-512's.
 //
 // A row of queries (scaled by its group's scales) or of weights is written in two int8 terms, 256 hi + lo steps, which
-// leaves an error of 1/65,000 of its largest number; codes stay what they are. Eight rows are worked on together: a
-// matrix holds their hi terms in its first eight rows or columns and their lo terms in the others. Codes of 4 and 2 bits
-// are spread out by planes: those of the lowest bits of every byte, then those of the next.
+// leaves an error of 1/65,000 of its largest number; codes stay what they are. Four or eight rows are worked on together,
+// their hi and lo terms as rows or columns of one matrix. Codes of 4 and 2 bits are spread out by planes: those of the
+// lowest bits of every byte, then those of the next.
+//
+// What vectors do around the products is most of the time (two virtual processors share one core's units), so it is kept
+// short: a query's step is found once for all entries of a work item, terms are cut by bytes, and the order that packing
+// leaves numbers in is the order that matrices are laid out in.
 #include "farspan.h"
 #include "target.h"
 #if defined(__x86_64__) && defined(__linux__)
@@ -12,26 +16,58 @@ FS_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,fma,f16c,amx
 namespace {
 #include "wide.inl"
 
+// Bodies that are compiled once for whatever comes and again for the shapes that most models have.
+#define ALWAYS __attribute__((always_inline)) inline
+
 const int BLOCK = 8; // rows together
 
-// Where the rows of lo terms begin among those of weights.
+// Where the rows of lo terms begin among those of weights, and the bytes of a row of query columns.
 inline int low_row(int rows) { return rows > 4 ? 8 : 4; }
+inline int row_bytes(int rows) { return rows > 4 ? 64 : 32; }
 
-// Tiles 0 to 3 serve scores: two of sums, the entries, the columns. The others serve values: two of sums and the weights,
-// with half the rows where four rows are all there are, and another one of columns.
+// Tiles 0 to 3 serve scores: two of sums, the entries, the columns of queries. Tiles 4 to 7 serve values: two of sums, the
+// weights, and one of columns, beside tile 2. Where four rows are all there are, matrices of queries, of weights and of
+// scores are half as wide.
 struct alignas(64) Shapes {
     uint8_t palette, start, none[14];
     uint16_t bytes[16];
     uint8_t rows[16];
 };
-const Shapes few = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 8, 8, 8, 16}};
+const Shapes few = {1, 0, {}, {32, 32, 64, 32, 64, 64, 64, 64}, {16, 16, 16, 16, 8, 8, 8, 16}};
 const Shapes many = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
 
-void begin(int rows) {
-    if (rows > 4)
-        _tile_loadconfig(&many);
-    else
-        _tile_loadconfig(&few);
+inline F half_floats(const uint16_t *at, __mmask16 mask) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, at)); }
+
+// The step that makes the largest number 32,512 steps.
+inline float step_of(F most, F *inverse) {
+    float high = _mm512_reduce_max_ps(most);
+    if (!(high > 1e-30f)) high = 1e-30f;
+    *inverse = _mm512_set1_ps(32512.0f / high);
+    return high / 32512.0f;
+}
+
+// Queries in steps: the largest scale that each channel has in any group bounds what they come to.
+void begin(float *q, int rows, int size, const uint16_t *scale, int64_t groups, float *step) {
+    _tile_loadconfig(rows > 4 ? &many : &few);
+    alignas(64) uint16_t top[FS_MAX_SIZE];
+    for (int d = 0; d < size; d += 32) {
+        const __mmask32 some = size - d >= 32 ? ~(__mmask32)0 : ((__mmask32)1 << (size - d)) - 1;
+        I most = _mm512_setzero_si512(); // float16 of one sign are in order as integers
+        for (int64_t g = 0; g < groups; g++) most = _mm512_max_epu16(most, _mm512_maskz_loadu_epi16(some, scale + g * size + d));
+        _mm512_mask_storeu_epi16(top + d, some, most);
+    }
+    for (int r = 0; r < rows; r++) {
+        F most = _mm512_setzero_ps(), inverse;
+        for (int d = 0; d < size; d += 16) {
+            F x = _mm512_maskz_loadu_ps(first(size - d), q + r * size + d);
+            most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_mul_ps(x, half_floats(top + d, first(size - d)))));
+        }
+        step[r] = step_of(most, &inverse);
+        for (int d = 0; d < size; d += 16) {
+            F x = _mm512_maskz_loadu_ps(first(size - d), q + r * size + d);
+            _mm512_mask_storeu_ps(q + r * size + d, first(size - d), _mm512_mul_ps(x, inverse));
+        }
+    }
 }
 
 void end() { _tile_release(); }
@@ -54,94 +90,104 @@ inline void ask_for(const void *from, int64_t bytes) {
     for (int64_t at = 0; at < bytes; at += 64) _mm_prefetch((const char *)from + at, _MM_HINT_T0);
 }
 
-inline F half_floats(const uint16_t *at, __mmask16 mask) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, at)); }
-
-// 64 numbers of at most 32,512 steps each as two int8 terms, in order.
-inline void two_terms(const float *x, F inverse, I *hi, I *lo) {
-    I wide[4];
-    for (int i = 0; i < 4; i++) wide[i] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16 * i), inverse));
-    const I half = _mm512_set1_epi16(128), order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+// 64 numbers of at most 32,512 steps each as two int8 terms. Packing works within lanes of 16 bytes: word j of lane l holds
+// numbers 16 j + 4 l and on.
+inline void two_terms(const I *wide, I *hi, I *lo) {
+    const I half = _mm512_set1_epi16(128), byte = _mm512_set1_epi16(255);
     I a = _mm512_packs_epi32(wide[0], wide[1]), b = _mm512_packs_epi32(wide[2], wide[3]);
-    I a_hi = _mm512_srai_epi16(_mm512_add_epi16(a, half), 8), b_hi = _mm512_srai_epi16(_mm512_add_epi16(b, half), 8);
-    I a_lo = _mm512_sub_epi16(a, _mm512_slli_epi16(a_hi, 8)), b_lo = _mm512_sub_epi16(b, _mm512_slli_epi16(b_hi, 8));
-    *hi = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(a_hi, b_hi));
-    *lo = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(a_lo, b_lo));
+    *hi = _mm512_packs_epi16(_mm512_srai_epi16(_mm512_add_epi16(a, half), 8), _mm512_srai_epi16(_mm512_add_epi16(b, half), 8));
+    *lo = _mm512_packus_epi16(_mm512_and_si512(a, byte), _mm512_and_si512(b, byte));
 }
 
-// The step that makes the largest number 32,512 steps.
-inline float step_of(F most, F *inverse) {
-    float high = _mm512_reduce_max_ps(most);
-    if (!(high > 0)) high = 1e-30f;
-    *inverse = _mm512_set1_ps(32512.0f / high);
-    return high / 32512.0f;
+// Sums of four vectors.
+inline __m128 four_sums(const F *x) {
+    F ab = _mm512_add_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
+    F cd = _mm512_add_ps(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
+    __m512d p = _mm512_castps_pd(ab), q = _mm512_castps_pd(cd);
+    F all = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(p, q)), _mm512_castpd_ps(_mm512_unpackhi_pd(p, q)));
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
 
-// Channels in the order of planes: within every 4 * per channels, first those of the lowest bits.
-template <int bits> inline I by_plane(I x) {
-    if (bits == 8) return x;
-    const __m128i order = bits == 4 ? _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15)
-                                    : _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    return _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(order));
-}
+// Where each byte of a chunk of 64 channels comes from, so that word m of lane l becomes word 4 m + l of the chunk by planes
+// (all of the lowest bits' channels first).
+template <int bits> struct ByPlane {
+    alignas(64) uint8_t from[64];
+    constexpr ByPlane() : from() {
+        const int per = 8 / bits, words = 16 / per; // of a plane
+        for (int l = 0; l < 4; l++)
+            for (int m = 0; m < 4; m++)
+                for (int i = 0; i < 4; i++) {
+                    const int word = 4 * m + l, channel = per * (4 * (word % words) + i) + word / words;
+                    from[16 * l + 4 * m + i] = (uint8_t)(16 * (channel % 16 / 4) + 4 * (channel / 16) + channel % 4);
+                }
+    }
+};
+template <int bits> constexpr ByPlane<bits> by_plane = {};
 
-// Word w of lane l, of four rows each -> the rows' words side by side at to + 16 * (their column by planes).
-// The last chunk may be filled up with words of no channel, whose place would be another plane's.
-template <int bits> inline void store_columns(const I *row, int chunk, int width, int8_t *to) {
-    const int per = 8 / bits;
-    I ab = _mm512_unpacklo_epi32(row[0], row[1]), AB = _mm512_unpackhi_epi32(row[0], row[1]);
-    I cd = _mm512_unpacklo_epi32(row[2], row[3]), CD = _mm512_unpackhi_epi32(row[2], row[3]);
-    const I word[4] = {_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd), _mm512_unpacklo_epi64(AB, CD),
-                       _mm512_unpackhi_epi64(AB, CD)}; // word[m], lane l: word 4 l + m of the chunk
+// Words of four rows' hi and lo terms -> rows of columns, [hi of four, lo of four]. The last chunk may be filled up with words
+// of no channel, whose place would be another plane's.
+template <int bits> ALWAYS void store_columns(const I *hi, const I *lo, int chunk, int width, int bytes, int8_t *to) {
+    const int per = 8 / bits, words = width / 4;
+    const I low = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), high = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    I of[2][4];
+    for (int t = 0; t < 2; t++) {
+        const I *row = t ? lo : hi;
+        I ab = _mm512_unpacklo_epi32(row[0], row[1]), AB = _mm512_unpackhi_epi32(row[0], row[1]);
+        I cd = _mm512_unpacklo_epi32(row[2], row[3]), CD = _mm512_unpackhi_epi32(row[2], row[3]);
+        of[t][0] = _mm512_unpacklo_epi64(ab, cd), of[t][1] = _mm512_unpackhi_epi64(ab, cd);
+        of[t][2] = _mm512_unpacklo_epi64(AB, CD), of[t][3] = _mm512_unpackhi_epi64(AB, CD);
+    }
     for (int m = 0; m < 4; m++) {
-        const __m128i lane[4] = {_mm512_castsi512_si128(word[m]), _mm512_extracti32x4_epi32(word[m], 1),
-                                 _mm512_extracti32x4_epi32(word[m], 2), _mm512_extracti32x4_epi32(word[m], 3)};
-        for (int l = 0; l < 4; l++) {
-            const int w = 4 * l + m, byte = 4 * (chunk * (16 / per) + w / per);
-            if (byte < width) _mm_store_si128((__m128i *)(to + 16 * (w % per * width + byte)), lane[l]);
+        const int plane = m * per / 4, word = chunk * (16 / per) + 4 * (m % (4 / per));
+        const I one = _mm512_permutex2var_epi64(of[0][m], low, of[1][m]), two = _mm512_permutex2var_epi64(of[0][m], high, of[1][m]);
+        int8_t *at = to + (plane * words + word) * bytes;
+        if (bytes == 32 && word + 4 <= words) {
+            _mm512_storeu_si512(at, one);
+            _mm512_storeu_si512(at + 64, two);
+            continue;
         }
+        if (word < words) _mm256_store_si256((__m256i *)at, _mm512_castsi512_si256(one));
+        if (word + 1 < words) _mm256_store_si256((__m256i *)(at + bytes), _mm512_extracti64x4_epi64(one, 1));
+        if (word + 2 < words) _mm256_store_si256((__m256i *)(at + 2 * bytes), _mm512_castsi512_si256(two));
+        if (word + 3 < words) _mm256_store_si256((__m256i *)(at + 3 * bytes), _mm512_extracti64x4_epi64(two, 1));
     }
 }
 
-// Rows (at most BLOCK) times scales, as the right-hand matrices of `scores`: [channels / 64] of 16 x 64 bytes.
+// At most four rows in steps times scales, as right-hand matrices of `scores`: [channels / 64] of 16 rows of `bytes`. `shift`
+// is what the codes' zero points add.
 template <int bits>
-inline void query_columns(const float *q, int rows, int size, const float *scale, const float *low, int8_t *to,
-                          float *step, float *shift, Ahead &ahead) {
-    alignas(64) float scaled[FS_MAX_SIZE + 64];
-    const int width = size * bits / 8, chunks = (size + 63) / 64;
-    I hi[FS_MAX_SIZE / 64][4], lo[FS_MAX_SIZE / 64][4];
-    for (int d = size; d < 64 * chunks; d += 16) _mm512_store_ps(scaled + d, _mm512_setzero_ps());
-    for (int set = 0; set < rows; set += 4) {
+ALWAYS void query_columns(const float *q, int rows, int size, const float *scale, const float *low, int bytes, int8_t *to,
+                          float *shift, Ahead &ahead) {
+    const int chunks = (size + 63) / 64;
+    const I order = _mm512_load_si512(by_plane<bits>.from);
+    F base[4];
+    for (int k = 0; k < 4; k++) base[k] = _mm512_setzero_ps();
+    for (int c = 0; c < chunks; c++) {
+        I hi[4], lo[4];
         for (int k = 0; k < 4; k++) {
-            const int r = set + k < rows ? set + k : rows - 1;
-            ahead.ask();
-            F most = _mm512_setzero_ps(), base = most, whole = most;
-            for (int d = 0; d < size; d += 16) {
-                F x = _mm512_loadu_ps(q + r * size + d), y = _mm512_mul_ps(x, _mm512_loadu_ps(scale + d));
-                base = _mm512_fmadd_ps(x, _mm512_loadu_ps(low + d), base);
-                whole = _mm512_add_ps(whole, y);
-                most = _mm512_max_ps(most, _mm512_abs_ps(y));
-                _mm512_store_ps(scaled + d, y);
+            if (k >= rows) {
+                hi[k] = hi[0], lo[k] = lo[0];
+                continue;
             }
-            F inverse;
-            step[r] = step_of(most, &inverse);
-            // codes of 8 bits lie as code - 128
-            if (bits == 8) base = _mm512_fmadd_ps(whole, _mm512_set1_ps(128.0f), base);
-            shift[r] = _mm512_reduce_add_ps(base);
-            ahead.ask();
-            for (int c = 0; c < chunks; c++) {
-                two_terms(scaled + 64 * c, inverse, &hi[c][k], &lo[c][k]);
-                hi[c][k] = by_plane<bits>(hi[c][k]), lo[c][k] = by_plane<bits>(lo[c][k]);
+            I wide[4];
+            for (int i = 0; i < 4; i++) {
+                const int d = 64 * c + 16 * i;
+                F x = _mm512_maskz_loadu_ps(size - d > 0 ? first(size - d) : (__mmask16)0, q + k * size + d);
+                base[k] = _mm512_fmadd_ps(x, _mm512_load_ps(low + d), base[k]);
+                wide[i] = _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_load_ps(scale + d)));
             }
+            two_terms(wide, &hi[k], &lo[k]);
+            hi[k] = _mm512_permutexvar_epi8(order, hi[k]), lo[k] = _mm512_permutexvar_epi8(order, lo[k]);
         }
-        for (int c = 0; c < chunks; c++) {
-            store_columns<bits>(hi[c], c, width, to + 4 * set);
-            store_columns<bits>(lo[c], c, width, to + 4 * set + 32);
-        }
+        ahead.ask();
+        store_columns<bits>(hi, lo, c, size * bits / 8, bytes, to);
     }
+    _mm_storeu_ps(shift, four_sums(base));
 }
 
 // n entries, spread out: a byte for every channel, planes one after the other, `room` bytes from entry to entry.
-template <int bits> inline void spread_rows(const uint8_t *codes, int width, int n, int room, uint8_t *to, Ahead &ahead) {
+template <int bits> ALWAYS void spread_rows(const uint8_t *codes, int width, int n, int room, uint8_t *to, Ahead &ahead) {
     for (int i = 0; i < n; i++) {
         if (i % 8 == 0) ahead.ask();
         const uint8_t *from = codes + (int64_t)i * width;
@@ -158,7 +204,13 @@ template <int bits> inline void spread_rows(const uint8_t *codes, int width, int
             _mm512_storeu_si512(entry + 64, _mm512_and_si512(_mm512_srli_epi16(x, 4), mask));
         } else {
             const I mask = _mm512_set1_epi8((1 << bits) - 1);
-            for (int c = 0; c < width; c += 64) {
+            int c = 0;
+            for (; c + 64 <= width; c += 64) {
+                const I x = _mm512_loadu_si512(from + c);
+                for (int p = 0; p < 8 / bits; p++)
+                    _mm512_storeu_si512(entry + p * width + c, _mm512_and_si512(_mm512_srli_epi16(x, p * bits), mask));
+            }
+            for (; c < width; c += 64) {
                 const __mmask64 some = bytes(width - c);
                 const I x = _mm512_maskz_loadu_epi8(some, from + c);
                 for (int p = 0; p < 8 / bits; p++)
@@ -169,21 +221,21 @@ template <int bits> inline void spread_rows(const uint8_t *codes, int width, int
     }
 }
 
-// Sums of 16 entries x (8 hi, 8 lo) -> scores of four rows.
-inline void four_rows(const int32_t *sums, int set, int rows, const float *step, const float *shift, __mmask16 some,
+// Two entries' sums, [four hi, four lo] each, `row` numbers apart.
+inline I two_entries(const int32_t *at, int row) {
+    if (row == 8) return _mm512_load_si512(at);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_load_si256((const __m256i *)at)),
+                              _mm256_load_si256((const __m256i *)(at + row)), 1);
+}
+
+// Sums of 16 entries -> scores of at most four rows.
+ALWAYS void four_rows(const int32_t *sums, int row_size, int rows, const float *step, const float *shift, __mmask16 some,
                       float *s) {
     F f[4];
     for (int i = 0; i < 4; i++) {
-        const int32_t *at = sums + 64 * i + set;
-        I hi = _mm512_castsi128_si512(_mm_load_si128((const __m128i *)at));
-        I lo = _mm512_castsi128_si512(_mm_load_si128((const __m128i *)(at + 8)));
-        hi = _mm512_mask_broadcast_i32x4(hi, 0x00f0, _mm_load_si128((const __m128i *)(at + 16)));
-        lo = _mm512_mask_broadcast_i32x4(lo, 0x00f0, _mm_load_si128((const __m128i *)(at + 24)));
-        hi = _mm512_mask_broadcast_i32x4(hi, 0x0f00, _mm_load_si128((const __m128i *)(at + 32)));
-        lo = _mm512_mask_broadcast_i32x4(lo, 0x0f00, _mm_load_si128((const __m128i *)(at + 40)));
-        hi = _mm512_mask_broadcast_i32x4(hi, 0xf000, _mm_load_si128((const __m128i *)(at + 48)));
-        lo = _mm512_mask_broadcast_i32x4(lo, 0xf000, _mm_load_si128((const __m128i *)(at + 56)));
-        f[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(hi), _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(lo));
+        I a = two_entries(sums + 4 * i * row_size, row_size), b = two_entries(sums + (4 * i + 2) * row_size, row_size);
+        I hi = _mm512_shuffle_i32x4(a, b, 0x88), lo = _mm512_shuffle_i32x4(a, b, 0xdd);
+        f[i] = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(hi, 8), lo)); // below 2^31 for 512 channels
     }
     const I low = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
     const I high = _mm512_setr_epi32(2, 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23, 27, 31);
@@ -191,20 +243,20 @@ inline void four_rows(const int32_t *sums, int set, int rows, const float *step,
     F c = _mm512_permutex2var_ps(f[0], high, f[1]), d = _mm512_permutex2var_ps(f[2], high, f[3]);
     const F row[4] = {_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee),
                       _mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee)};
-    for (int k = 0; k < 4; k++)
-        if (set + k < rows)
-            _mm512_mask_storeu_ps(s + (set + k) * FS_TILE, some,
-                                  _mm512_fmadd_ps(row[k], _mm512_set1_ps(step[set + k]), _mm512_set1_ps(shift[set + k])));
+    for (int k = 0; k < rows; k++) {
+        const F steps = _mm512_add_ps(row[k], _mm512_set1_ps(shift[k]));
+        _mm512_mask_storeu_ps(s + k * FS_TILE, some, _mm512_mul_ps(steps, _mm512_set1_ps(step[k])));
+    }
 }
 
-// Sums [16][16] of 16 or of 32 entries, `stride` bytes apart, with the columns of `steps` matrices. Two take turns, since a
-// product is waited for where the next one adds to it.
-inline void products(const uint8_t *entries, int64_t stride, bool two, const int8_t *columns, int steps,
+// Sums of 16 or of 32 entries, `stride` bytes apart, with the columns of `steps` matrices. Two take turns, since a product is
+// waited for where the next one adds to it.
+ALWAYS void products(const uint8_t *entries, int64_t stride, bool two, const int8_t *columns, int bytes, int steps,
                      int32_t *sums) {
     _tile_zero(0);
     _tile_zero(1);
     for (int k = 0; k < steps; k++) {
-        _tile_loadd(3, columns + 1024 * k, 64);
+        _tile_loadd(3, columns + 16 * bytes * k, bytes);
         _tile_loadd(2, entries + 64 * k, stride);
         _tile_dpbssd(0, 2, 3);
         if (two) {
@@ -212,60 +264,81 @@ inline void products(const uint8_t *entries, int64_t stride, bool two, const int
             _tile_dpbssd(1, 2, 3);
         }
     }
-    _tile_stored(0, sums, 64);
-    if (two) _tile_stored(1, sums + 256, 64);
+    _tile_stored(0, sums, bytes);
+    if (two) _tile_stored(1, sums + 4 * bytes, bytes);
 }
 
-inline void all_products(const uint8_t *entries, int64_t stride, int n, const int8_t *columns, int steps,
+ALWAYS void all_products(const uint8_t *entries, int64_t stride, int n, const int8_t *columns, int bytes, int steps,
                          int32_t *sums, Ahead &ahead) {
     for (int i = 0; i < n; i += 32) {
         ahead.ask();
-        products(entries + i * stride, stride, n - i > 16, columns, steps, sums + 16 * i);
+        products(entries + i * stride, stride, n - i > 16, columns, bytes, steps, sums + bytes / 4 * i);
     }
 }
 
 template <int bits>
-void scores_in(const float *q, int rows, int size, const uint8_t *codes, const uint16_t *scale, const uint16_t *low,
-               int n, float *s) {
+ALWAYS void scores_in(const float *q, const float *step, int rows, int size, const uint8_t *codes, const uint16_t *scale,
+               const uint16_t *low, int n, float *s) {
     alignas(64) int8_t columns[FS_MAX_SIZE * 16];
-    alignas(64) int32_t sums[FS_TILE / 16][16 * 16];
+    alignas(64) int32_t sums[FS_TILE * 16];
     alignas(64) uint8_t entries[FS_TILE * FS_MAX_SIZE + 64];
     alignas(64) float scales[FS_MAX_SIZE], lows[FS_MAX_SIZE];
-    float step[BLOCK], shift[BLOCK];
-    const int width = size * bits / 8, steps = (size + 63) / 64;
-    for (int d = 0; d < size; d += 16) {
-        _mm512_store_ps(scales + d, half_floats(scale + d, 0xffff));
-        _mm512_store_ps(lows + d, half_floats(low + d, 0xffff));
+    const int width = size * bits / 8, steps = (size + 63) / 64, bytes = row_bytes(rows), row = bytes / 4;
+    for (int d = 0; d < 64 * steps; d += 16) {
+        const __mmask16 some = size - d > 0 ? first(size - d) : (__mmask16)0;
+        F x = half_floats(scale + d, some), y = half_floats(low + d, some);
+        if (bits == 8) y = _mm512_fmadd_ps(x, _mm512_set1_ps(128.0f), y); // codes of 8 bits lie as code - 128
+        _mm512_store_ps(scales + d, x);
+        _mm512_store_ps(lows + d, y);
     }
-    if (size % 64) __builtin_memset(columns + 1024 * (steps - 1), 0, 1024);
+    if (size % 64) __builtin_memset(columns + 16 * bytes * (steps - 1), 0, 16 * bytes);
     const int direct = bits == 8 && size % 64 == 0 ? n / 16 * 16 : 0; // these can be taken from where they lie
-    Ahead ahead(codes + (int64_t)n * width, (int64_t)n * width, 8 + 2 * n / 16 + (bits == 8 ? 0 : n / 8));
+    Ahead ahead(codes + (int64_t)n * width, (int64_t)n * width, steps + n / 16 + (bits == 8 ? 0 : n / 8));
     ask_for(scale + size, 2 * size);
     ask_for(low + size, 2 * size);
     if (direct < n) spread_rows<bits>(codes + (int64_t)direct * width, width, n - direct, 64 * steps, entries, ahead);
     for (int r = 0; r < rows; r += BLOCK) {
         const int some = rows - r < BLOCK ? rows - r : BLOCK;
-        query_columns<bits>(q + r * size, some, size, scales, lows, columns, step, shift, ahead);
-        all_products(codes, width, direct, columns, steps, sums[0], ahead);
-        if (direct < n) all_products(entries, 64 * steps, n - direct, columns, steps, sums[direct / 16], ahead);
-        for (int i = 0; i < n; i += 16) {
-            ahead.ask();
+        float shift[BLOCK];
+        for (int set = 0; set < some; set += 4)
+            query_columns<bits>(q + (r + set) * size, some - set < 4 ? some - set : 4, size, scales, lows, bytes,
+                                columns + 8 * set, shift + set, ahead);
+        all_products(codes, width, direct, columns, bytes, steps, sums, ahead);
+        if (direct < n) all_products(entries, 64 * steps, n - direct, columns, bytes, steps, sums + row * direct, ahead);
+        for (int i = 0; i < n; i += 16)
             for (int set = 0; set < some; set += 4)
-                four_rows(sums[i / 16], set, some, step, shift, first(n - i), s + r * FS_TILE + i);
-        }
+                four_rows(sums + row * i + 2 * set, row, some - set < 4 ? some - set : 4, step + r + set, shift + set,
+                          first(n - i), s + (r + set) * FS_TILE + i);
     }
 }
 
-void scores_codes(int bits, const float *q, int rows, int size, const uint8_t *codes, const uint16_t *scale,
-                  const uint16_t *low, int n, float *s) {
-    if (size * bits % 32 || size % 16 || n < 8)
-        fs_tiles_avx512.quick_scores_codes(bits, q, rows, size, codes, scale, low, n, s);
-    else if (bits == 8)
-        scores_in<8>(q, rows, size, codes, scale, low, n, s);
-    else if (bits == 4)
-        scores_in<4>(q, rows, size, codes, scale, low, n, s);
+template <int bits>
+void scores_shaped(const float *q, const float *step, int rows, int size, const uint8_t *codes, const uint16_t *scale,
+                   const uint16_t *low, int n, float *s) {
+    const int usual = bits == 8 ? 64 : 32; // entries of a group
+    if (rows == 4 && size == 128 && n == usual)
+        scores_in<bits>(q, step, 4, 128, codes, scale, low, usual, s);
+    else if (rows == 4 && size == 64 && n == usual)
+        scores_in<bits>(q, step, 4, 64, codes, scale, low, usual, s);
     else
-        scores_in<2>(q, rows, size, codes, scale, low, n, s);
+        scores_in<bits>(q, step, rows, size, codes, scale, low, n, s);
+}
+
+void scores_codes(int bits, const float *q, const float *step, int rows, int size, const uint8_t *codes,
+                  const uint16_t *scale, const uint16_t *low, int group, int n, float *s) {
+    for (int at = 0; at < n; at += group, codes += (int64_t)group * size * bits / 8, scale += size, low += size) {
+        const int some = n - at < group ? n - at : group;
+        if (size * bits % 32 || size % 16 || some < 8) { // channels that do not fill words, or too few entries to pay
+            fs_tiles_avx512.quick_scores_codes(bits, q, step, rows, size, codes, scale, low, group, some, s + at);
+            for (int r = 0; r < rows; r++)
+                for (int i = at; i < at + some; i++) s[r * FS_TILE + i] *= step[r];
+        } else if (bits == 8)
+            scores_shaped<8>(q, step, rows, size, codes, scale, low, some, s + at);
+        else if (bits == 4)
+            scores_shaped<4>(q, step, rows, size, codes, scale, low, some, s + at);
+        else
+            scores_shaped<2>(q, step, rows, size, codes, scale, low, some, s + at);
+    }
 }
 
 // 16 bytes of four entries, the entries' bytes of a column side by side.
@@ -281,7 +354,7 @@ inline I quad(const uint8_t *const *entry, int at) {
 }
 
 // n entries of `groups` numbers each -> to[g]: the numbers of group g, FS_TILE apart.
-inline void by_group(const uint16_t *from, int groups, int n, float *to) {
+ALWAYS void by_group(const uint16_t *from, int groups, int n, float *to) {
     const I even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const I odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
     for (int i = 0; i < n; i += 16) {
@@ -310,147 +383,251 @@ inline void by_group(const uint16_t *from, int groups, int n, float *to) {
 
 // One row of weights times scales as the left-hand matrices of `values`, [groups][2] of `matrix` bytes each: its hi terms,
 // and its lo terms `low_terms` rows on. Returns the step; base[g] is what the codes' zero points add.
-inline float weight_rows(int bits, const float *s, int groups, int n, int steps, const float *scale, const float *low,
+ALWAYS float weight_rows(const float *s, int groups, int n, int steps, const float *scale, const float *low,
                          const float *largest, int8_t *to, int matrix, int low_terms, float *base, Ahead &ahead) {
-    alignas(64) float weight[FS_TILE], scaled[64];
-    F most = _mm512_setzero_ps(), inverse;
-    for (int i = 0; i < 64 * steps; i += 16) {
-        F x = _mm512_maskz_loadu_ps(n - i > 0 ? first(n - i) : (__mmask16)0, s + i);
-        most = _mm512_max_ps(most, _mm512_mul_ps(x, _mm512_load_ps(largest + i)));
-        _mm512_store_ps(weight + i, x);
+    F weight[FS_TILE / 16], most = _mm512_setzero_ps(), inverse, lows[4];
+    for (int i = 0; i < FS_TILE / 16; i++) {
+        weight[i] = _mm512_maskz_loadu_ps(n - 16 * i > 0 ? first(n - 16 * i) : (__mmask16)0, s + 16 * i);
+        if (i < 4 * steps) most = _mm512_max_ps(most, _mm512_mul_ps(weight[i], _mm512_load_ps(largest + 16 * i)));
     }
-    float step = step_of(most, &inverse);
+    const float step = step_of(most, &inverse);
+    for (int i = 0; i < FS_TILE / 16; i++) weight[i] = _mm512_mul_ps(weight[i], inverse);
     for (int g = 0; g < groups; g++) {
-        F lows = _mm512_setzero_ps(), whole = lows;
+        lows[g] = _mm512_setzero_ps();
         ahead.ask();
-        for (int k = 0; k < steps; k++) {
-            for (int i = 0; i < 64; i += 16) {
-                const int at = g * FS_TILE + 64 * k + i;
-                F w = _mm512_load_ps(weight + 64 * k + i), x = _mm512_mul_ps(w, _mm512_load_ps(scale + at));
-                lows = _mm512_fmadd_ps(w, _mm512_load_ps(low + at), lows);
-                if (bits == 8) whole = _mm512_add_ps(whole, x);
-                _mm512_store_ps(scaled + i, x);
+        for (int k = 0; k < 2; k++) {
+            if (k >= steps) break;
+            I wide[4], hi, lo;
+            for (int i = 0; i < 4; i++) {
+                const int at = g * FS_TILE + 64 * k + 16 * i;
+                lows[g] = _mm512_fmadd_ps(weight[4 * k + i], _mm512_load_ps(low + at), lows[g]);
+                wide[i] = _mm512_cvtps_epi32(_mm512_mul_ps(weight[4 * k + i], _mm512_load_ps(scale + at)));
             }
-            I hi, lo;
-            two_terms(scaled, inverse, &hi, &lo);
+            two_terms(wide, &hi, &lo);
             _mm512_store_si512(to + (2 * g + k) * matrix, hi);
             _mm512_store_si512(to + (2 * g + k) * matrix + 64 * low_terms, lo);
         }
-        if (bits == 8) lows = _mm512_fmadd_ps(whole, _mm512_set1_ps(128.0f), lows);
-        base[g] = _mm512_reduce_add_ps(lows);
     }
+    for (int g = groups; g < 4; g++) lows[g] = _mm512_setzero_ps();
+    _mm_storeu_ps(base, _mm_mul_ps(four_sums(lows), _mm_set1_ps(step)));
     return step;
 }
 
-// Sums [.][16] of two products, or of one: the rows of `steps` matrices with 16 columns of four entries a row.
-inline void weighed(const int8_t *const *left, int64_t left_step, const I *const *columns, bool two, int steps,
-                    int32_t *const *sums) {
-    _tile_zero(4);
-    _tile_zero(5);
-    for (int k = 0; k < steps; k++) {
-        _tile_loadd(6, left[0] + left_step * k, 64);
-        _tile_loadd(3, columns[0] + 16 * k, 64);
-        _tile_dpbssd(4, 6, 3);
-        if (two) {
-            _tile_loadd(6, left[1] + left_step * k, 64);
-            _tile_loadd(7, columns[1] + 16 * k, 64);
-            _tile_dpbssd(5, 6, 7);
+// At most 64 entries' 16 bytes from one column on -> two right-hand matrices [four entries] in the order that two_terms leaves
+// weights in. A matrix is of 16 columns in one plane or, where only 8 columns share weights (`paired`), of 8 columns in two
+// planes. A plane is the bytes without the bits below it: a plane's codes are then differences of sums (they meet the same
+// weights), and the first plane is the bytes as they are. Codes of 8 bits have one plane: their matrices are of two times
+// 16 columns, if there are (`wide`).
+template <int bits>
+ALWAYS void lay_quad(const uint8_t *const *entry, int wide, int pair, bool paired, I *first, I *second) {
+    const I x = quad(entry, 0);
+    if (bits == 8) {
+        *first = x;
+        if (wide > 1) *second = quad(entry, 16);
+    } else if (!paired) {
+        const int p = 2 * pair; // planes p and p + 1
+        *first = p ? _mm512_and_si512(x, _mm512_set1_epi8((char)(0xff << p * bits))) : x;
+        *second = _mm512_and_si512(x, _mm512_set1_epi8((char)(0xff << (p + 1) * bits)));
+    } else
+        for (int i = 0; i < 2; i++) { // of four bits: a product for each group; of two bits: two of this pair's group
+            const int plane = bits == 4 ? 0 : 2 * i, upper = bits == 4 ? i : pair;
+            const I half = upper ? _mm512_shuffle_i64x2(x, x, 0xee) : _mm512_shuffle_i64x2(x, x, 0x44);
+            const I mask = _mm512_inserti64x4(_mm512_set1_epi8((char)(0xff << plane * bits)),
+                                              _mm256_set1_epi8((char)(0xff << (plane + 1) * bits)), 1);
+            *(i ? second : first) = _mm512_and_si512(half, mask);
         }
-    }
-    _tile_stored(4, sums[0], 64);
-    if (two) _tile_stored(5, sums[1], 64);
 }
 
-// acc is kept by planes, [8 / bits][columns], until finish_codes.
 template <int bits>
-void values_in(const float *s, int rows, int size, const uint8_t *codes, const uint16_t *scale, const uint16_t *low,
-               int groups, int group, int n, float *acc) {
-    const int per = 8 / bits, columns = size / per, vectors = columns / 16, steps = (n + 63) / 64;
-    alignas(64) I tile[FS_MAX_SIZE / 16][FS_TILE / 4]; // [plane, vector][four entries]
-    alignas(64) int8_t weights[4 * 2 * 1024];          // [group][step] of 16 x 64 bytes
-    alignas(64) int32_t sums[2 * FS_MAX_SIZE / 16][16 * 16]; // [plane, vector][half]
-    alignas(64) float scales[4 * FS_TILE], lows[4 * FS_TILE], largest[FS_TILE];
-    float step[BLOCK], base[BLOCK][4];
-    const I mask = _mm512_set1_epi8((1 << bits) - 1);
-    Ahead ahead(codes + (int64_t)n * columns, (int64_t)n * columns, n / 16 + 4 * groups + per * vectors);
-    ask_for(scale + n * groups, 2 * n * groups);
-    ask_for(low + n * groups, 2 * n * groups);
+ALWAYS void lay_columns(const uint8_t *codes, int columns, int wide, int pair, bool paired, int n, I (*tile)[16], Ahead &ahead) {
+    const uint8_t *entry[4];
+    if (n == 64) {
+        for (int j = 0; j < 4; j++) {
+#pragma GCC unroll 4
+            for (int l = 0; l < 4; l++) {
+                for (int i = 0; i < 4; i++) entry[i] = codes + (int64_t)(16 * j + 4 * l + i) * columns;
+                lay_quad<bits>(entry, wide, pair, paired, &tile[0][4 * l + j], &tile[1][4 * l + j]);
+            }
+            ahead.ask();
+        }
+        return;
+    }
     for (int k = 0; 4 * k < n; k++) {
-        const uint8_t *at = codes + (int64_t)4 * k * columns, *entry[4];
-        for (int i = 0; i < 4; i++) entry[i] = 4 * k + i < n ? at + i * columns : at;
-        if (k % 4 == 0) ahead.ask();
-        for (int v = 0; v < vectors; v++) {
-            I x = quad(entry, 16 * v);
-            for (int p = 0; p < per; p++)
-                tile[p * vectors + v][k] = bits == 8 ? x : _mm512_and_si512(p ? _mm512_srli_epi16(x, p * bits) : x, mask);
+        for (int i = 0; i < 4; i++) entry[i] = codes + (int64_t)(4 * k + i < n ? 4 * k + i : 4 * k) * columns;
+        lay_quad<bits>(entry, wide, pair, paired, &tile[0][4 * (k % 4) + k / 4], &tile[1][4 * (k % 4) + k / 4]);
+    }
+}
+
+// Products of weights with what lay_columns laid out, added to sums: of the first rows in tiles 4 and 5, of the others in 0 and 1.
+// Codes of 8 bits are signed, what planes are cut from is not.
+template <int bits> inline void add_first(bool others) {
+    if (bits == 8 && others)
+        _tile_dpbssd(0, 6, 2);
+    else if (bits == 8)
+        _tile_dpbssd(4, 6, 2);
+    else if (others)
+        _tile_dpbsud(0, 6, 2);
+    else
+        _tile_dpbsud(4, 6, 2);
+}
+
+template <int bits> inline void add_second(bool others) {
+    if (bits == 8 && others)
+        _tile_dpbssd(1, 6, 7);
+    else if (bits == 8)
+        _tile_dpbssd(5, 6, 7);
+    else if (others)
+        _tile_dpbsud(1, 6, 7);
+    else
+        _tile_dpbsud(5, 6, 7);
+}
+
+// Weights for the first matrix and for the second, if there is one.
+template <int bits> ALWAYS void weighed(const int8_t *weights, const int8_t *second, bool others) {
+    _tile_loadd(6, weights, 64);
+    add_first<bits>(others);
+    if (!second) return;
+    if (second != weights) _tile_loadd(6, second, 64);
+    add_second<bits>(others);
+}
+
+// Sums of one row in one product, from its hi and its lo terms; below 2^31 for 128 entries.
+inline I row_sums(const int32_t *sums, int row, int low_terms) {
+    I hi = _mm512_load_si512(sums + 16 * row), lo = _mm512_load_si512(sums + 16 * (row + low_terms));
+    return _mm512_add_epi32(_mm512_slli_epi32(hi, 8), lo);
+}
+
+// Sums of all products of 16 columns -> acc, [plane][columns], of each row; base is what zero points add in their group, or in
+// their two groups.
+template <int bits>
+ALWAYS void add_sums(const int32_t (*sums)[16 * 16], int rows, int low_terms, bool paired, const float *step,
+                     const float (*base)[4], int group, int size, float *acc) {
+    const int per = 8 / bits, columns = size / per;
+    for (int r = 0; r < rows; r++) {
+        float *to = acc + r * size;
+        I whole = row_sums(sums[0], r, low_terms);
+        for (int p = 0; p < per; p++) {
+            I next = _mm512_setzero_si512();
+            if (p + 1 < per) next = row_sums(sums[p + 1], r, low_terms);
+            if (!paired) {
+                const F unit = _mm512_set1_ps(step[r] / (float)(1 << p * bits));
+                F sum = _mm512_add_ps(_mm512_loadu_ps(to + p * columns), _mm512_set1_ps(base[r][group]));
+                _mm512_storeu_ps(to + p * columns, _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(whole, next)), unit, sum));
+            } else {
+                const int half = p / (per / 2), plane = p % (per / 2) * 2;
+                const I rest = plane + 2 < per ? next : _mm512_setzero_si512();
+                const I codes = _mm512_sub_epi32(whole, _mm512_shuffle_i64x2(whole, rest, 0x4e));
+                const F unit = _mm512_insertf32x8(_mm512_set1_ps(step[r] / (float)(1 << plane * bits)),
+                                                  _mm256_set1_ps(step[r] / (float)(1 << (plane + 1) * bits)), 1);
+                const F sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(codes), unit, _mm512_set1_ps(base[r][group + half]));
+                float *low = to + plane * columns + 8 * half, *high = low + columns;
+                _mm256_storeu_ps(low, _mm256_add_ps(_mm256_loadu_ps(low), _mm512_castps512_ps256(sum)));
+                _mm256_storeu_ps(high, _mm256_add_ps(_mm256_loadu_ps(high), _mm512_extractf32x8_ps(sum, 1)));
+            }
+            whole = next;
         }
     }
+}
+
+// acc is kept by planes, [8 / bits][columns], until finish_codes. Columns come in small units (two matrices of 64 entries), and what
+// is done to them goes in turns: while one unit is multiplied, the next is laid out and the last columns' sums are added.
+template <int bits>
+ALWAYS void values_in(const float *s, int rows, int size, const uint8_t *codes, const uint16_t *scale, const uint16_t *low,
+               int groups, int group, int n, float *acc) {
+    const int per = 8 / bits, columns = size / per, vectors = columns / 16, steps = (n + 63) / 64;
+    const int V = bits == 8 ? 2 : 1, pairs = bits == 2 ? 2 : 1; // columns at once, pairs of products
+    alignas(64) I tile[2][2][16];
+    alignas(64) int8_t weights[FS_ROWS / BLOCK][4 * 2 * 1024]; // [group][step] of 16 x 64 bytes
+    alignas(64) int32_t sums[2][FS_ROWS / BLOCK][2 * pairs][16 * 16];
+    alignas(64) float scales[4 * FS_TILE], lows[4 * FS_TILE], largest[FS_TILE];
+    float step[FS_ROWS], base[FS_ROWS][4];
+    const int sets = (vectors + V - 1) / V, units = sets * pairs * steps;
+    Ahead ahead(codes + (int64_t)n * columns, (int64_t)n * columns, rows * groups + units * 4);
+    ask_for(scale + n * groups, 2 * n * groups);
+    ask_for(low + n * groups, 2 * n * groups);
     by_group(scale, groups, n, scales);
     by_group(low, groups, n, lows);
     for (int i = 0; i < 64 * steps; i += 16) {
         F most = _mm512_setzero_ps();
-        for (int g = 0; i < n && g < groups; g++)
-            most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_load_ps(scales + g * FS_TILE + i)));
+        for (int g = 0; i < n && g < groups; g++) {
+            F x = _mm512_load_ps(scales + g * FS_TILE + i);
+            most = _mm512_max_ps(most, _mm512_abs_ps(x));
+            if (bits == 8) // codes of 8 bits lie as code - 128
+                _mm512_store_ps(lows + g * FS_TILE + i,
+                                _mm512_fmadd_ps(x, _mm512_set1_ps(128.0f), _mm512_load_ps(lows + g * FS_TILE + i)));
+        }
         _mm512_store_ps(largest + i, most);
         for (int g = 0; i >= n && g < groups; g++) { // whatever lies there is multiplied by no weight
             _mm512_store_ps(scales + g * FS_TILE + i, most);
             _mm512_store_ps(lows + g * FS_TILE + i, most);
         }
     }
-    const int low_terms = low_row(rows), matrix = 2 * low_terms * 64;
-    const bool halves = group / per == 8 && groups > 1; // 16 columns are of two groups
-    int products = 0, first_group[FS_MAX_SIZE / 16], group_at[2 * FS_MAX_SIZE / 16];
-    const I *column_at[2 * FS_MAX_SIZE / 16];
-    int32_t *sum_at[2 * FS_MAX_SIZE / 16];
-    for (int v = 0; v < per * vectors; v++) {
-        first_group[v] = v < vectors ? 16 * v * per / group : first_group[v - vectors];
-        for (int h = 0; h < (halves ? 2 : 1) && first_group[v] + h < groups; h++) {
-            group_at[products] = first_group[v] + h, column_at[products] = tile[v];
-            sum_at[products++] = sums[2 * v + h];
+    const int low_terms = low_row(rows), matrix = 2 * low_terms * 64, blocks = (rows + BLOCK - 1) / BLOCK;
+    for (int r = 0; r < rows; r++)
+        step[r] = weight_rows(s + r * FS_TILE, groups, n, steps, scales, lows, largest, weights[r / BLOCK] + 64 * (r % BLOCK),
+                              matrix, low_terms, base[r], ahead);
+    const bool paired = per > 1 && group / per == 8;
+    auto lay = [&](int unit) { // a set of columns, a pair of products, 64 entries
+        const int half = unit % steps, pair = unit / steps % pairs, v = unit / (steps * pairs) * V;
+        lay_columns<bits>(codes + (int64_t)64 * half * columns + 16 * v, columns, vectors - v, pair, paired,
+                          n - 64 * half < 64 ? n - 64 * half : 64, tile[unit % 2], ahead);
+    };
+    auto add = [&](int set) {
+        for (int block = 0; block < blocks; block++)
+            for (int v = V * set; v < vectors && v < V * set + V; v++)
+                add_sums<bits>(sums[set % 2][block] + (v - V * set), rows - block * BLOCK < BLOCK ? rows - block * BLOCK : BLOCK,
+                               low_terms, paired, step + block * BLOCK, base + block * BLOCK, 16 * v * per / group, size,
+                               acc + block * BLOCK * size + 16 * v);
+    };
+    lay(0);
+    for (int unit = 0; unit < units; unit++) {
+        const int half = unit % steps, pair = unit / steps % pairs, set = unit / (steps * pairs), v = set * V;
+        if (unit + 1 < units) lay(unit + 1);
+        const int g = 16 * v * per / group;
+        const int a = g + (paired && bits == 2 ? pair : 0), b = bits == 8 ? 16 * (v + 1) / group : paired && bits == 4 ? g + 1 : a;
+        const bool two = bits != 8 || v + 1 < vectors;
+        if (half == 0) {
+            _tile_zero(4);
+            _tile_zero(5);
+            if (blocks > 1) _tile_zero(0);
+            if (blocks > 1) _tile_zero(1);
         }
+        _tile_loadd(2, tile[unit % 2][0], 64);
+        if (two) _tile_loadd(7, tile[unit % 2][1], 64);
+        for (int block = 0; block < blocks; block++) {
+            const int8_t *left = weights[block] + matrix * half;
+            weighed<bits>(left + 2 * matrix * a, two ? left + 2 * matrix * b : nullptr, block > 0);
+        }
+        if (half < steps - 1) continue;
+        _tile_stored(4, sums[set % 2][0][2 * pair], 64);
+        if (two) _tile_stored(5, sums[set % 2][0][2 * pair + 1], 64);
+        if (blocks > 1) _tile_stored(0, sums[set % 2][1][2 * pair], 64);
+        if (blocks > 1 && two) _tile_stored(1, sums[set % 2][1][2 * pair + 1], 64);
+        if (pair == pairs - 1 && set) add(set - 1);
     }
-    for (int first_row = 0; first_row < rows; first_row += BLOCK) {
-        const int some = rows - first_row < BLOCK ? rows - first_row : BLOCK;
-        for (int r = 0; r < some; r++)
-            step[r] = weight_rows(bits, s + (first_row + r) * FS_TILE, groups, n, steps, scales, lows, largest,
-                                  weights + 64 * r, matrix, low_terms, base[r], ahead);
-        for (int done = 0; done < products; done += 2) {
-            const int8_t *left[2] = {weights + 2 * matrix * group_at[done], nullptr};
-            if (done + 1 < products) left[1] = weights + 2 * matrix * group_at[done + 1];
-            ahead.ask();
-            weighed(left, matrix, column_at + done, left[1] != nullptr, steps, sum_at + done);
-        }
-        for (int v = 0; v < per * vectors; v++) {
-            const int g = first_group[v % vectors];
-            const bool two = halves && g + 1 < groups;
-            for (int r = 0; r < some; r++) {
-                float *to = acc + (first_row + r) * size + 16 * v;
-                const int32_t *from = sums[2 * v] + 16 * r;
-                I hi = _mm512_load_si512(from), lo = _mm512_load_si512(from + 16 * low_terms);
-                F sum = _mm512_set1_ps(base[r][g]);
-                if (two) {
-                    hi = _mm512_mask_mov_epi32(hi, 0xff00, _mm512_load_si512(from + 256));
-                    lo = _mm512_mask_mov_epi32(lo, 0xff00, _mm512_load_si512(from + 256 + 16 * low_terms));
-                    sum = _mm512_mask_mov_ps(sum, 0xff00, _mm512_set1_ps(base[r][g + 1]));
-                }
-                F x = _mm512_fmadd_ps(_mm512_cvtepi32_ps(hi), _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(lo));
-                sum = _mm512_fmadd_ps(x, _mm512_set1_ps(step[r]), sum);
-                _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), sum));
-            }
-        }
-    }
+    add(sets - 1);
+}
+
+template <int bits>
+void values_shaped(const float *s, int rows, int size, const uint8_t *codes, const uint16_t *scale, const uint16_t *low,
+                   int groups, int group, int n, float *acc) {
+    const int usual = bits == 8 ? 1 : 4; // groups of a value of 128 channels
+    if (rows == 4 && size == 128 && groups == usual && group == 128 / usual && n == FS_TILE)
+        values_in<bits>(s, 4, 128, codes, scale, low, usual, 128 / usual, FS_TILE, acc);
+    else
+        values_in<bits>(s, rows, size, codes, scale, low, groups, group, n, acc);
 }
 
 void values_codes(int bits, const float *s, int rows, int size, const uint8_t *codes, const uint16_t *scale,
                   const uint16_t *low, int groups, int group, int n, float *acc) {
-    if (!regular(bits, size, groups, group) || size * bits % 128)
+    if (!regular(bits, size, groups, group) || size * bits % 128 || (groups > 1 && group < 16))
         fs_tiles_avx512.quick_values_codes(bits, s, rows, size, codes, scale, low, groups, group, n, acc);
     else if (bits == 8)
-        values_in<8>(s, rows, size, codes, scale, low, groups, group, n, acc);
+        values_shaped<8>(s, rows, size, codes, scale, low, groups, group, n, acc);
     else if (bits == 4)
-        values_in<4>(s, rows, size, codes, scale, low, groups, group, n, acc);
+        values_shaped<4>(s, rows, size, codes, scale, low, groups, group, n, acc);
     else
-        values_in<2>(s, rows, size, codes, scale, low, groups, group, n, acc);
+        values_shaped<2>(s, rows, size, codes, scale, low, groups, group, n, acc);
 }
 
 } // namespace
