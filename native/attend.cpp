@@ -110,8 +110,11 @@ struct Work {
     const float *log_weights;
     bool quick;
     float q[FS_ROWS * FS_MAX_SIZE];
-    float step[FS_ROWS]; // of q, where integers are multiplied
+    bool stepped = false; // whether q is in steps
+    float step[FS_ROWS];
     float s[FS_ROWS * FS_TILE];
+    // the running softmax; copied out at the end, since other threads' results lie in the same lines of memory
+    float best[FS_ROWS], sum[FS_ROWS], acc[FS_ROWS * FS_MAX_SIZE];
 
     Work(const Job &the_job, const Item &the_item)
         : job(the_job), part(the_job.parts[the_item.part]), item(the_item),
@@ -143,14 +146,12 @@ struct Work {
 
     void run() {
         const FsCall &call = *job.call;
-        float *best = job.best + item.slot, *sum = job.sum + item.slot;
-        float *acc = job.acc + item.slot * (size_t)call.value_size;
         for (int r = 0; r < item.rows; r++) best[r] = -INFINITY, sum[r] = 0;
         std::memset(acc, 0, sizeof(float) * item.rows * call.value_size);
         const bool whole = coded(part.kind) && !gather && quick;
         if (whole && tiles->begin)
-            tiles->begin(q, item.rows, call.key_size, key_scale + item.first / part.group * call.key_size,
-                         (item.count + part.group - 1) / part.group, step);
+            stepped = tiles->begin(q, item.rows, call.key_size, key_scale + item.first / part.group * call.key_size,
+                                   (item.count + part.group - 1) / part.group, step);
         for (int64_t at = item.first; at < item.first + item.count; at += FS_TILE) {
             int n = (int)std::min<int64_t>(FS_TILE, item.first + item.count - at);
             if (!visible(at)) break;
@@ -158,11 +159,14 @@ struct Work {
             soften(at, n);
             hide(at, n);
             tiles->softmax(s, item.rows, n, best, sum, acc, call.value_size);
-            weigh(at, n, acc);
+            weigh(at, n);
         }
         if (whole && tiles->end) tiles->end();
         if (whole)
             tiles->finish_codes(part.kind, acc, item.rows, call.value_size, part.value_groups, part.value_group);
+        std::memcpy(job.best + item.slot, best, sizeof(float) * item.rows);
+        std::memcpy(job.sum + item.slot, sum, sizeof(float) * item.rows);
+        std::memcpy(job.acc + item.slot * (size_t)call.value_size, acc, sizeof(float) * item.rows * call.value_size);
     }
 
     // The newest entry that a row sees, plus one.
@@ -194,8 +198,9 @@ struct Work {
         }
         if (quick) { // a tile begins with a group
             int64_t g = at / part.group;
-            tiles->quick_scores_codes(part.kind, q, step, item.rows, size, (const uint8_t *)keys + at * part.key_stride,
-                                      key_scale + g * size, key_low + g * size, part.group, n, s);
+            tiles->quick_scores_codes(part.kind, q, stepped ? step : nullptr, item.rows, size,
+                                      (const uint8_t *)keys + at * part.key_stride, key_scale + g * size,
+                                      key_low + g * size, part.group, n, s);
             return;
         }
         for (int done = 0; done < n;) { // key scales change from group to group
@@ -222,7 +227,7 @@ struct Work {
         }
     }
 
-    void weigh(int64_t at, int n, float *acc) {
+    void weigh(int64_t at, int n) {
         int size = job.call->value_size;
         if (!coded(part.kind)) {
             if (gather)
@@ -233,9 +238,10 @@ struct Work {
             return;
         }
         if (!gather) {
-            (quick ? tiles->quick_values_codes : tiles->values_codes)(part.kind, s, item.rows, size, (const uint8_t *)values + at * part.value_stride,
-                                value_scale + at * part.value_groups, value_low + at * part.value_groups,
-                                part.value_groups, part.value_group, n, acc);
+            auto weigh_codes = quick ? tiles->quick_values_codes : tiles->values_codes;
+            weigh_codes(part.kind, s, item.rows, size, (const uint8_t *)values + at * part.value_stride,
+                        value_scale + at * part.value_groups, value_low + at * part.value_groups, part.value_groups,
+                        part.value_group, n, acc);
             return;
         }
         float value[FS_MAX_SIZE];

@@ -5,6 +5,7 @@
 #ifndef FARSPAN_H
 #define FARSPAN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -65,16 +66,16 @@ typedef struct {
     void (*cap_scores)(float *s, int rows, int n, float cap);
     void (*softmax)(float *s, int rows, int n, float *best, float *sum, float *acc, int size);
     // In integers where that is faster, to 1/65,000 of the largest number in a row; NULL where it is not to be had. Sums
-    // of values then stand in an order of their own until finish_codes. q is what `begin` made of it, and the entries
-    // are those of whole groups and of the beginning of another.
+    // of values then stand in an order of their own until finish_codes. q is what `begin` made of it (step: NULL where it
+    // made nothing of it), and the entries are those of whole groups and of the beginning of another.
     void (*quick_scores_codes)(int bits, const float *q, const float *step, int rows, int size, const uint8_t *codes,
                                const uint16_t *scale, const uint16_t *low, int group, int n, float *s);
     void (*quick_values_codes)(int bits, const float *s, int rows, int size, const uint8_t *codes,
                                const uint16_t *scale, const uint16_t *low, int groups, int group, int n, float *acc);
     void (*finish_codes)(int bits, float *acc, int rows, int size, int groups, int group);
     // Around the quick functions of a work item, whose keys have these groups of scales; NULL where there is nothing to do.
-    // Each row of q becomes a multiple of step[row].
-    void (*begin)(float *q, int rows, int size, const uint16_t *scale, int64_t groups, float *step);
+    // If true comes back, each row of q has become a multiple of step[row].
+    bool (*begin)(float *q, int rows, int size, const uint16_t *scale, int64_t groups, float *step);
     void (*end)(void);
 } FsTiles;
 

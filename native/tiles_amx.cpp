@@ -46,28 +46,44 @@ inline float step_of(F most, F *inverse) {
     return high / 32512.0f;
 }
 
-// Queries in steps: the largest scale that each channel has in any group bounds what they come to.
-void begin(float *q, int rows, int size, const uint16_t *scale, int64_t groups, float *step) {
+// What a row of queries comes to where channels have these scales.
+inline F products_with(const float *q, int size, const uint16_t *scales) {
+    F most = _mm512_setzero_ps();
+    for (int d = 0; d < size; d += 16) {
+        F x = _mm512_maskz_loadu_ps(first(size - d), q + d);
+        most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_mul_ps(x, half_floats(scales + d, first(size - d)))));
+    }
+    return most;
+}
+
+// Queries in steps: the largest scale that each channel has in any group bounds what they come to. Where groups differ so much
+// that the smallest would lose more than four of sixteen bits by that, nothing is done.
+bool begin(float *q, int rows, int size, const uint16_t *scale, int64_t groups, float *step) {
     _tile_loadconfig(rows > 4 ? &many : &few);
-    alignas(64) uint16_t top[FS_MAX_SIZE];
-    for (int d = 0; d < size; d += 32) {
+    alignas(64) uint16_t top[FS_MAX_SIZE], bottom[FS_MAX_SIZE];
+    for (int d = 0; d < size; d += 32) { // float16 of one sign are in order as integers
         const __mmask32 some = size - d >= 32 ? ~(__mmask32)0 : ((__mmask32)1 << (size - d)) - 1;
-        I most = _mm512_setzero_si512(); // float16 of one sign are in order as integers
-        for (int64_t g = 0; g < groups; g++) most = _mm512_max_epu16(most, _mm512_maskz_loadu_epi16(some, scale + g * size + d));
+        I most = _mm512_setzero_si512(), least = _mm512_set1_epi16(-1);
+        for (int64_t g = 0; g < groups; g++) {
+            const I x = _mm512_maskz_loadu_epi16(some, scale + g * size + d);
+            most = _mm512_max_epu16(most, x), least = _mm512_min_epu16(least, x);
+        }
         _mm512_mask_storeu_epi16(top + d, some, most);
+        _mm512_mask_storeu_epi16(bottom + d, some, least);
     }
     for (int r = 0; r < rows; r++) {
-        F most = _mm512_setzero_ps(), inverse;
-        for (int d = 0; d < size; d += 16) {
-            F x = _mm512_maskz_loadu_ps(first(size - d), q + r * size + d);
-            most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_mul_ps(x, half_floats(top + d, first(size - d)))));
-        }
-        step[r] = step_of(most, &inverse);
+        const F high = products_with(q + r * size, size, top), low = products_with(q + r * size, size, bottom);
+        if (_mm512_reduce_max_ps(high) > 16 * _mm512_reduce_max_ps(low)) return false;
+    }
+    for (int r = 0; r < rows; r++) {
+        F inverse;
+        step[r] = step_of(products_with(q + r * size, size, top), &inverse);
         for (int d = 0; d < size; d += 16) {
             F x = _mm512_maskz_loadu_ps(first(size - d), q + r * size + d);
             _mm512_mask_storeu_ps(q + r * size + d, first(size - d), _mm512_mul_ps(x, inverse));
         }
     }
+    return true;
 }
 
 void end() { _tile_release(); }
@@ -326,6 +342,10 @@ void scores_shaped(const float *q, const float *step, int rows, int size, const 
 
 void scores_codes(int bits, const float *q, const float *step, int rows, int size, const uint8_t *codes,
                   const uint16_t *scale, const uint16_t *low, int group, int n, float *s) {
+    if (!step) {
+        fs_tiles_avx512.quick_scores_codes(bits, q, step, rows, size, codes, scale, low, group, n, s);
+        return;
+    }
     for (int at = 0; at < n; at += group, codes += (int64_t)group * size * bits / 8, scale += size, low += size) {
         const int some = n - at < group ? n - at : group;
         if (size * bits % 32 || size % 16 || some < 8) { // channels that do not fill words, or too few entries to pay

@@ -45,6 +45,7 @@ def made(
     *,
     spread: float = 1.0,
     entry_group: int = 32,
+    value_group: int | None = None,
     query_dtype: torch.dtype | None = None,
 ) -> Problem:
     g = torch.Generator().manual_seed(seed)
@@ -55,8 +56,13 @@ def made(
     if kind > 8:
         block = DenseBlock(keys, values)
     else:
-        value_group = None if kind == 8 else entry_group
+        value_group = value_group or (None if kind == 8 else entry_group)
         block = GroupBlock.pack(keys, values, counts, entry_group, bits=kind, value_group=value_group)
+    return asked(query, block, counts)
+
+
+def asked(query: Tensor, block: DenseBlock | GroupBlock, counts: tuple[int, ...]) -> Problem:
+    """Queries [Hq, T, D] of the entries in a block, `counts` of each head."""
     offsets = [0]
     for count in counts:
         offsets.append(offsets[-1] + count)
@@ -64,7 +70,7 @@ def made(
     extent = Extent(block, positions, tuple(offsets), shared=False)
     whole = block.unpack(0, sum(counts))
     held = [(whole[0][a:b], whole[1][a:b]) for a, b in pairwise(offsets)]
-    return Problem(query, extent, held, size**-0.5)
+    return Problem(query, extent, held, query.shape[-1] ** -0.5)
 
 
 def defined(problem: Problem, visible: Tensor | None = None, log_weights: list[Tensor] | None = None):

@@ -12,8 +12,8 @@ from torch import Tensor
 from farspan import library as library_module
 from farspan.attention import Rows, attend, native
 from farspan.attention.scaling import Scaling
-from farspan.cache import LayerCache
-from tests.attention.problems import Problem, agree, defined, made, problems
+from farspan.cache import GroupBlock, LayerCache
+from tests.attention.problems import Problem, agree, asked, defined, made, problems
 
 LIBRARY = native.library()[0]
 pytestmark = [
@@ -75,6 +75,29 @@ def test_integer_products_know_every_head_size(instructions, kind: int, group: i
         problem = made(kind, 2, group, tokens, (70, 300), size, size, 5)
         problem = Problem(problem.query.bfloat16(), problem.extent, problem.held, problem.scaling)
         agree(run(problem), defined(problem), 1e-3)
+
+
+@pytest.mark.parametrize("kind", [8, 4, 2])
+@pytest.mark.parametrize(("entry_group", "value_group"), [(16, 16), (32, 32), (64, 64), (128, 128), (64, 32), (8, 64)])
+def test_integer_products_know_every_group(instructions, kind: int, entry_group: int, value_group: int):
+    for size, tokens, group in ((64, 1, 4), (128, 1, 4), (128, 3, 5), (256, 1, 1)):  # rows of one block and of two
+        counts = (333, 128, 71)
+        problem = made(
+            *(kind, 3, group, tokens, counts, size, size, 6), entry_group=entry_group, value_group=value_group
+        )
+        problem = Problem(problem.query.bfloat16(), problem.extent, problem.held, problem.scaling)
+        agree(run(problem), defined(problem), 1e-3)
+
+
+@pytest.mark.parametrize("kind", [8, 4, 2])
+@pytest.mark.parametrize("factor", [3.0, 30.0, 300.0, 9000.0])
+def test_few_large_keys_leave_the_others_their_digits(instructions, kind: int, factor: float):
+    g = torch.Generator().manual_seed(4)
+    base, keys, values = torch.randn(128, generator=g), *torch.randn(2, 500, 128, generator=g)
+    query = (base + 0.3 * torch.randn(8, 1, 128, generator=g)).bfloat16()
+    keys[32:64] = factor * (0.3 * keys[32:64] - base)  # a group whose scales are larger, and which gets no weight
+    problem = asked(query, GroupBlock.pack(keys, values, (500,), 32, bits=kind, value_group=32), (500,))
+    agree(run(problem), defined(problem), 1e-3)
 
 
 @pytest.mark.parametrize("kind", [32, 17, 8, 4, 2])
