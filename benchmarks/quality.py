@@ -7,7 +7,7 @@ into docs/quality.md, from the parts that are there.
 * `methods`: every scorer, allocator and folder at 25% and 10%, every store, and compositions, beside the null
   baselines; 2k tokens, stream order, query-agnostic, eight contexts of eight questions each per task.
 * `budgets`, `lengths`, `layerwise`: six named plans at 50% to 5%, at 4k and 8k tokens, and in the other order; without
-  the question and with it (`aware`).
+  the question and with it (`aware`); as many contexts.
 * `claims`: pairs of plans that a paper says something about, 25 contexts of eight questions each.
 """
 
@@ -31,6 +31,7 @@ ALLOCATORS = ("pyramid", "adakv", "headkv", "taskkv", "tca", "shallow")
 FOLDERS = ("ems", "lookm")
 STORES = ("int8", "fp8", "int4", "int2", "zipcache", "shadowkv")
 COMPOSED = ("snapkv:25% | int8", "snapkv:25% | int4", "snapkv:10% | int4", "headkv:10% | int4", "ems:10% | int4")
+NULLS = ("window", "random", "truncate")
 SIX = ("window", "snapkv", "adakv", "headkv", "expected", "ems")
 
 
@@ -81,16 +82,13 @@ PARTS = {
         tasks=NEEDLES,
         contexts=25,
     ),
-    "budgets": Part(
-        plans=("full", *at(SIX, "50%", "25%", "10%", "5%")), tasks=NEEDLES, modes=("agnostic", "aware"), contexts=4
-    ),
+    "budgets": Part(plans=("full", *at(SIX, "50%", "25%", "10%", "5%")), tasks=NEEDLES, modes=("agnostic", "aware")),
     "layerwise": Part(
         plans=("full", *(f"{plan} | layerwise" for plan in at(SIX, "25%", "10%"))),
         tasks=NEEDLES,
         modes=("agnostic", "aware"),
-        contexts=4,
     ),
-    "lengths": Part(plans=("full", *at(SIX, "10%")), tasks=NEEDLES, lengths=(4096, 8192), contexts=4),
+    "lengths": Part(plans=("full", *at(SIX, "10%")), tasks=NEEDLES, lengths=(4096, 8192)),
 }
 
 

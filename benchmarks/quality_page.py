@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.pages import code, difference, interval, machine, markdown, percent, verdict
-from benchmarks.quality import CLAIMS, PARTS
+from benchmarks.quality import CLAIMS, NULLS, PARTS
 from farspan.measure.cells import Summary
 from farspan.measure.contrast import contrasts
 from farspan.measure.frame import Column, load
@@ -38,6 +38,8 @@ def page(folder: Path) -> str:
     for name, title in titles.items():
         if name in parts:
             blocks += [title, *(_table(parts[name], length) for length in parts[name].frame.lengths)]
+        if name == "methods" and name in parts:
+            blocks += [_beside_nulls(parts[name], share) for share in ("25%", "10%")]
     if "claims" in parts:
         blocks += ["## What papers say, and what showed here", _claims(parts["claims"])]
     return "\n\n".join(block.strip() for block in blocks) + "\n"
@@ -54,6 +56,22 @@ def _table(summary: Summary, length: int) -> str:
     alone = len(summary.frame.lengths) == 1
     caption = "" if alone else f"**{length:,} tokens**\n\n"
     return caption + markdown([head, *rows])
+
+
+def _beside_nulls(summary: Summary, share: str) -> str:
+    """Which methods keep more than the best null baseline of the same share, and which do not."""
+    means = {
+        summary.frame.label(column): 100 * _mean(summary, column, summary.frame.lengths[0])
+        for column in summary.frame.columns
+        if f":{share}" in summary.frame.label(column)
+    }
+    null, best = max(((f"{name}:{share}", means.pop(f"{name}:{share}")) for name in NULLS), key=lambda pair: pair[1])
+    above = [f"`{plan}` ({mean:.1f})" for plan, mean in means.items() if mean > best]
+    below = [f"`{plan}`" for plan, mean in means.items() if mean <= best]
+    return (
+        f"**At {share}** the best null baseline is `{null}` ({best:.1f}). Above it: {', '.join(above) or 'none'}. "
+        f"Not above it, on this model and without knowing the questions: {', '.join(below) or 'none'}."
+    )
 
 
 def _mean(summary: Summary, column: Column, length: int) -> float:
