@@ -193,10 +193,10 @@ ALWAYS void query_columns(const float *q, int rows, int size, const float *scale
                 base[k] = _mm512_fmadd_ps(x, _mm512_load_ps(low + d), base[k]);
                 wide[i] = _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_load_ps(scale + d)));
             }
+            ahead.ask();
             two_terms(wide, &hi[k], &lo[k]);
             hi[k] = _mm512_permutexvar_epi8(order, hi[k]), lo[k] = _mm512_permutexvar_epi8(order, lo[k]);
         }
-        ahead.ask();
         store_columns<bits>(hi, lo, c, size * bits / 8, bytes, to);
     }
     _mm_storeu_ps(shift, four_sums(base));
@@ -268,10 +268,11 @@ ALWAYS void four_rows(const int32_t *sums, int row_size, int rows, const float *
 // Sums of 16 or of 32 entries, `stride` bytes apart, with the columns of `steps` matrices. Two take turns, since a product is
 // waited for where the next one adds to it.
 ALWAYS void products(const uint8_t *entries, int64_t stride, bool two, const int8_t *columns, int bytes, int steps,
-                     int32_t *sums) {
+                     int32_t *sums, Ahead &ahead) {
     _tile_zero(0);
     _tile_zero(1);
     for (int k = 0; k < steps; k++) {
+        ahead.ask();
         _tile_loadd(3, columns + 16 * bytes * k, bytes);
         _tile_loadd(2, entries + 64 * k, stride);
         _tile_dpbssd(0, 2, 3);
@@ -286,10 +287,8 @@ ALWAYS void products(const uint8_t *entries, int64_t stride, bool two, const int
 
 ALWAYS void all_products(const uint8_t *entries, int64_t stride, int n, const int8_t *columns, int bytes, int steps,
                          int32_t *sums, Ahead &ahead) {
-    for (int i = 0; i < n; i += 32) {
-        ahead.ask();
-        products(entries + i * stride, stride, n - i > 16, columns, bytes, steps, sums + bytes / 4 * i);
-    }
+    for (int i = 0; i < n; i += 32)
+        products(entries + i * stride, stride, n - i > 16, columns, bytes, steps, sums + bytes / 4 * i, ahead);
 }
 
 template <int bits>
@@ -309,7 +308,7 @@ ALWAYS void scores_in(const float *q, const float *step, int rows, int size, con
     }
     if (size % 64) __builtin_memset(columns + 16 * bytes * (steps - 1), 0, 16 * bytes);
     const int direct = bits == 8 && size % 64 == 0 ? n / 16 * 16 : 0; // these can be taken from where they lie
-    Ahead ahead(codes + (int64_t)n * width, (int64_t)n * width, steps + n / 16 + (bits == 8 ? 0 : n / 8));
+    Ahead ahead(codes + (int64_t)n * width, (int64_t)n * width, rows * steps + (n + 31) / 32 * steps + n / 16 + (bits == 8 ? 0 : n / 8));
     ask_for(scale + size, 2 * size);
     ask_for(low + size, 2 * size);
     if (direct < n) spread_rows<bits>(codes + (int64_t)direct * width, width, n - direct, 64 * steps, entries, ahead);
@@ -321,10 +320,12 @@ ALWAYS void scores_in(const float *q, const float *step, int rows, int size, con
                                 columns + 8 * set, shift + set, ahead);
         all_products(codes, width, direct, columns, bytes, steps, sums, ahead);
         if (direct < n) all_products(entries, 64 * steps, n - direct, columns, bytes, steps, sums + row * direct, ahead);
-        for (int i = 0; i < n; i += 16)
+        for (int i = 0; i < n; i += 16) {
+            ahead.ask();
             for (int set = 0; set < some; set += 4)
                 four_rows(sums + row * i + 2 * set, row, some - set < 4 ? some - set : 4, step + r + set, shift + set,
                           first(n - i), s + (r + set) * FS_TILE + i);
+        }
     }
 }
 
@@ -467,8 +468,8 @@ ALWAYS void lay_columns(const uint8_t *codes, int columns, int wide, int pair, b
             for (int l = 0; l < 4; l++) {
                 for (int i = 0; i < 4; i++) entry[i] = codes + (int64_t)(16 * j + 4 * l + i) * columns;
                 lay_quad<bits>(entry, wide, pair, paired, &tile[0][4 * l + j], &tile[1][4 * l + j]);
+                if (bits > 2 || l % 2) ahead.ask();
             }
-            ahead.ask();
         }
         return;
     }
@@ -562,7 +563,7 @@ ALWAYS void values_in(const float *s, int rows, int size, const uint8_t *codes, 
     alignas(64) float scales[4 * FS_TILE], lows[4 * FS_TILE], largest[FS_TILE];
     float step[FS_ROWS], base[FS_ROWS][4];
     const int sets = (vectors + V - 1) / V, units = sets * pairs * steps;
-    Ahead ahead(codes + (int64_t)n * columns, (int64_t)n * columns, rows * groups + units * 4);
+    Ahead ahead(codes + (int64_t)n * columns, (int64_t)n * columns, rows * groups + units * (bits > 2 ? 16 : 8));
     ask_for(scale + n * groups, 2 * n * groups);
     ask_for(low + n * groups, 2 * n * groups);
     by_group(scale, groups, n, scales);
