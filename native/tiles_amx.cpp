@@ -1,13 +1,13 @@
 // Tiles for machines with AMX: products of codes are matrix products of int8, everything else is AVX-512's.
 //
 // A row of queries (scaled by its group's scales) or of weights is written in two int8 terms, 256 hi + lo steps, which
-// leaves an error of 1/65,000 of its largest number; codes stay what they are. Four or eight rows are worked on together,
-// their hi and lo terms as rows or columns of one matrix. Codes of 4 and 2 bits are spread out by planes: those of the
-// lowest bits of every byte, then those of the next.
+// leaves an error of 1/65,000 of its largest number, or of what the largest scales around would make of it (see `begin`);
+// codes stay what they are. Four or eight rows are worked on together, their hi and lo terms as rows or columns of one
+// matrix. Codes of 4 and 2 bits are spread out by planes: those of the lowest bits of every byte, then those of the next.
 //
-// What vectors do around the products is most of the time (two virtual processors share one core's units), so it is kept
-// short: a query's step is found once for all entries of a work item, terms are cut by bytes, and the order that packing
-// leaves numbers in is the order that matrices are laid out in.
+// What vectors do around the products is most of the time, so it is kept short: a query's step is found once for all entries
+// of a work item, terms are cut by bytes, and the order that packing leaves numbers in is the order that matrices are laid
+// out in.
 #include "farspan.h"
 #include "target.h"
 #if defined(__x86_64__) && defined(__linux__)

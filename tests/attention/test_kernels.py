@@ -226,6 +226,7 @@ def found(name: str) -> object | None:
 def test_a_gpu_gets_triton_where_it_is_installed(fresh, monkeypatch):
     monkeypatch.setattr(triton, "find_spec", found)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.delenv("FARSPAN_KERNELS", raising=False)
     assert backend("cuda").name == "triton" and "torch" in backend("cuda").rejected
 
 
