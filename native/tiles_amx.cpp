@@ -329,14 +329,23 @@ ALWAYS void scores_in(const float *q, const float *step, int rows, int size, con
     }
 }
 
+// Whole groups of the usual size, of keys of `size` channels, for `rows` rows (0: however many).
+template <int bits, int size, int rows>
+__attribute__((noinline)) void scores_of(const float *q, const float *step, int given, const uint8_t *codes, const uint16_t *scale,
+                                         const uint16_t *low, float *s) {
+    scores_in<bits>(q, step, rows ? rows : given, size, codes, scale, low, bits == 8 ? 64 : 32, s);
+}
+
 template <int bits>
 void scores_shaped(const float *q, const float *step, int rows, int size, const uint8_t *codes, const uint16_t *scale,
                    const uint16_t *low, int n, float *s) {
-    const int usual = bits == 8 ? 64 : 32; // entries of a group
-    if (rows == 4 && size == 128 && n == usual)
-        scores_in<bits>(q, step, 4, 128, codes, scale, low, usual, s);
-    else if (rows == 4 && size == 64 && n == usual)
-        scores_in<bits>(q, step, 4, 64, codes, scale, low, usual, s);
+    const bool usual = n == (bits == 8 ? 64 : 32);
+    if (usual && size == 128 && rows == 4)
+        scores_of<bits, 128, 4>(q, step, rows, codes, scale, low, s);
+    else if (usual && size == 128)
+        scores_of<bits, 128, 0>(q, step, rows, codes, scale, low, s);
+    else if (usual && size == 64)
+        scores_of<bits, 64, 0>(q, step, rows, codes, scale, low, s);
     else
         scores_in<bits>(q, step, rows, size, codes, scale, low, n, s);
 }
@@ -588,12 +597,12 @@ ALWAYS void values_in(const float *s, int rows, int size, const uint8_t *codes, 
         step[r] = weight_rows(s + r * FS_TILE, groups, n, steps, scales, lows, largest, weights[r / BLOCK] + 64 * (r % BLOCK),
                               matrix, low_terms, base[r], ahead);
     const bool paired = per > 1 && group / per == 8;
-    auto lay = [&](int unit) { // a set of columns, a pair of products, 64 entries
+    auto lay = [&](int unit) __attribute__((always_inline)) { // a set of columns, a pair of products, 64 entries
         const int half = unit % steps, pair = unit / steps % pairs, v = unit / (steps * pairs) * V;
         lay_columns<bits>(codes + (int64_t)64 * half * columns + 16 * v, columns, vectors - v, pair, paired,
                           n - 64 * half < 64 ? n - 64 * half : 64, tile[unit % 2], ahead);
     };
-    auto add = [&](int set) {
+    auto add = [&](int set) __attribute__((always_inline)) {
         for (int block = 0; block < blocks; block++)
             for (int v = V * set; v < vectors && v < V * set + V; v++)
                 add_sums<bits>(sums[set % 2][block] + (v - V * set), rows - block * BLOCK < BLOCK ? rows - block * BLOCK : BLOCK,
@@ -629,12 +638,23 @@ ALWAYS void values_in(const float *s, int rows, int size, const uint8_t *codes, 
     add(sets - 1);
 }
 
+// A whole tile of values of `size` channels in groups of the usual size.
+template <int bits, int size, int rows>
+__attribute__((noinline)) void values_of(const float *s, int given, const uint8_t *codes, const uint16_t *scale,
+                                         const uint16_t *low, float *acc) {
+    values_in<bits>(s, rows ? rows : given, size, codes, scale, low, bits == 8 ? 1 : size / 32, bits == 8 ? size : 32, FS_TILE, acc);
+}
+
 template <int bits>
 void values_shaped(const float *s, int rows, int size, const uint8_t *codes, const uint16_t *scale, const uint16_t *low,
                    int groups, int group, int n, float *acc) {
-    const int usual = bits == 8 ? 1 : 4; // groups of a value of 128 channels
-    if (rows == 4 && size == 128 && groups == usual && group == 128 / usual && n == FS_TILE)
-        values_in<bits>(s, 4, 128, codes, scale, low, usual, 128 / usual, FS_TILE, acc);
+    const bool usual = n == FS_TILE && group == (bits == 8 ? size : 32) && groups * group == size;
+    if (usual && size == 128 && rows == 4)
+        values_of<bits, 128, 4>(s, rows, codes, scale, low, acc);
+    else if (usual && size == 128)
+        values_of<bits, 128, 0>(s, rows, codes, scale, low, acc);
+    else if (usual && size == 64)
+        values_of<bits, 64, 0>(s, rows, codes, scale, low, acc);
     else
         values_in<bits>(s, rows, size, codes, scale, low, groups, group, n, acc);
 }
