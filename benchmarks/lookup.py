@@ -69,7 +69,7 @@ PARALLEL = {
     "ape": "ape(chunk={chunk})",
     "sinks": "sinks(chunk={chunk})",
     "sinks, best piece": "sinks(chunk={chunk}, top=1)",
-    "homer": "homer(chunk={chunk})",
+    "homer": "homer(chunk={quarter})",  # as many merges as four layers allow
     "truncate": "truncate:25%",
 }
 
@@ -117,7 +117,8 @@ def skimmed(length: int, counts: Sequence[int], contexts: int) -> Named:
 
 def apart(length: int, chunk: int, contexts: int) -> Named:
     """Pieces of `chunk` tokens."""
-    return part(length, {name: text.format(chunk=chunk) for name, text in PARALLEL.items()}, contexts)
+    plans = {name: text.format(chunk=chunk, quarter=length // 4) for name, text in PARALLEL.items()}
+    return part(length, plans, contexts)
 
 
 PARTS: dict[str, Named] = {
