@@ -212,8 +212,9 @@ def test_an_unknown_route_is_refused(monkeypatch):
 
 
 @pytest.fixture
-def fresh():
-    """Choices made anew, and forgotten afterwards."""
+def fresh(monkeypatch):
+    """Choices made anew, whatever kind is forced outside, and forgotten afterwards."""
+    monkeypatch.delenv("FARSPAN_KERNELS", raising=False)
     backend.cache_clear()
     yield
     backend.cache_clear()
@@ -226,7 +227,6 @@ def found(name: str) -> object | None:
 def test_a_gpu_gets_triton_where_it_is_installed(fresh, monkeypatch):
     monkeypatch.setattr(triton, "find_spec", found)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    monkeypatch.delenv("FARSPAN_KERNELS", raising=False)
     assert backend("cuda").name == "triton" and "torch" in backend("cuda").rejected
 
 
