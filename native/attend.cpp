@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <vector>
 #if defined(__x86_64__) && defined(__linux__)
@@ -395,8 +396,9 @@ extern "C" int fs_attend(const FsCall *call, const FsPart *parts, int32_t part_c
         cut(job, part_count);
         size_t slots = job.items.empty() ? 0 : job.items.back().slot + (size_t)job.items.back().rows;
         size_t rows = (size_t)call->tokens * call->group * call->heads;
-        std::vector<float> room(slots * (2 + (size_t)call->value_size) + rows * (2 + (size_t)call->value_size));
-        job.best = room.data();
+        // everything here is written before it is read
+        std::unique_ptr<float[]> room(new float[(slots + rows) * (2 + (size_t)call->value_size)]);
+        job.best = room.get();
         job.sum = job.best + slots;
         job.acc = job.sum + slots;
         job.merged = job.acc + slots * (size_t)call->value_size;
