@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.pages import code, difference, interval, machine, markdown, percent, verdict
@@ -29,6 +29,7 @@ def page(folder: Path) -> str:
     """The whole page, from the parts that are there."""
     parts = {name: Summary(load([folder / name])) for name in PARTS if (folder / name / "run.json").is_file()}
     blocks = [HEAD.format(machine=machine(dict(next(iter(parts.values())).frame.runs[0].manifest)))]
+    blocks.append(_unfinished(parts))
     titles = {
         "methods": "## Every method: 2k tokens, read in stream order without knowing the questions",
         "budgets": "## Six plans by budget, without the question and with it",
@@ -42,7 +43,25 @@ def page(folder: Path) -> str:
             blocks += [_beside_nulls(parts[name], share) for share in ("25%", "10%")]
     if "claims" in parts:
         blocks += ["## What papers say, and what showed here", _claims(parts["claims"])]
-    return "\n\n".join(block.strip() for block in blocks) + "\n"
+    return "\n\n".join(block.strip() for block in blocks if block) + "\n"
+
+
+def _unfinished(parts: Mapping[str, Summary]) -> str:
+    """What of the parts is not there, and how much of the others."""
+    told = (
+        [f"nothing of {', '.join(lacking)} was run"]
+        if (lacking := [name for name in PARTS if name not in parts])
+        else []
+    )
+    for name, summary in parts.items():
+        contexts = [
+            len({record.context_id for record in records})
+            for groups in summary.frame.groups.values()
+            for records in groups.values()
+        ]
+        if min(contexts) < PARTS[name].contexts:
+            told.append(f"of {name}, cells have {min(contexts)} to {max(contexts)} of {PARTS[name].contexts} contexts")
+    return f"**These tables are unfinished**: {'; '.join(told)}. The same command goes on with them." if told else ""
 
 
 def _table(summary: Summary, length: int) -> str:
