@@ -20,8 +20,8 @@ Made by `python -m benchmarks.quality && python -m benchmarks.quality --write`, 
 Scores are shares of right answers in percent, 95% intervals in brackets; the mean counts every ranked task alike, and
 its interval counts contexts, not questions (eight are asked of each). *nats* is the negative log-likelihood per token
 of the text that follows. Bytes are those held after reading, as a share of a full cache in the model's dtype; read is
-the mean and first token the median, on {machine}. Tasks that the full cache fails (below 50%) are shown and do not
-rank.
+the mean and first token the median, on {machine}, which did other work beside: only large differences between times say
+anything. Tasks that the full cache fails (below 50%) are shown and do not rank.
 """
 
 

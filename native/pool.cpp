@@ -8,19 +8,25 @@
 
 namespace {
 
+// What threads do together, each taking the next piece until none is left.
+struct Shared {
+    void (*work)(void *, int64_t);
+    void *context;
+    int64_t count;
+    std::atomic<int64_t> next{0};
+
+    static void drain(void *shared) {
+        Shared &self = *(Shared *)shared;
+        for (int64_t i; (i = self.next.fetch_add(1)) < self.count;) self.work(self.context, i);
+    }
+};
+
 struct Pool {
     std::mutex lock, busy;
     std::condition_variable begin, end;
-    void (*work)(void *, int64_t) = nullptr;
-    void *context = nullptr;
-    int64_t count = 0;
-    std::atomic<int64_t> next{0};
+    Shared *shared = nullptr;
     int started = 0, wanted = 0, running = 0;
     uint64_t turn = 0;
-
-    void drain() {
-        for (int64_t i; (i = next.fetch_add(1)) < count;) work(context, i);
-    }
 
     void serve(int number) {
         uint64_t done = 0;
@@ -30,22 +36,22 @@ struct Pool {
             done = turn;
             if (number >= wanted) continue;
             hold.unlock();
-            drain();
+            Shared::drain(shared);
             hold.lock();
             if (--running == 0) end.notify_one();
         }
     }
 
-    void run(int helpers) {
+    void run(Shared *with, int helpers) {
         {
             std::unique_lock<std::mutex> hold(lock);
             while (started < helpers) std::thread(&Pool::serve, this, started++).detach();
             wanted = running = helpers;
-            next = 0;
+            shared = with;
             turn++;
         }
         begin.notify_all();
-        drain();
+        Shared::drain(with);
         std::unique_lock<std::mutex> hold(lock);
         end.wait(hold, [&] { return running == 0; });
     }
@@ -65,19 +71,6 @@ void make() {
     pthread_atfork(nullptr, nullptr, forget);
 }
 
-// What the members of a team do together.
-struct Shared {
-    void (*work)(void *, int64_t);
-    void *context;
-    int64_t count;
-    std::atomic<int64_t> next{0};
-
-    static void drain(void *shared) {
-        Shared &self = *(Shared *)shared;
-        for (int64_t i; (i = self.next.fetch_add(1)) < self.count;) self.work(self.context, i);
-    }
-};
-
 } // namespace
 
 void pool_borrow(Team from) {
@@ -86,22 +79,18 @@ void pool_borrow(Team from) {
 }
 
 void pool_run(void (*work)(void *, int64_t), void *context, int64_t count, int threads) {
+    Shared shared{work, context, count};
     if (threads > 1 && count > 1) {
         std::call_once(once, make);
         if (Team lent = team) { // always asked for as many: to change that would end threads and start others
-            Shared shared{work, context, count};
             lent(Shared::drain, &shared, (unsigned)threads, 0);
             return;
         }
-        if (threads > count) threads = (int)count;
         std::unique_lock<std::mutex> mine(pool->busy, std::try_to_lock);
         if (mine.owns_lock()) {
-            pool->work = work;
-            pool->context = context;
-            pool->count = count;
-            pool->run(threads - 1);
+            pool->run(&shared, (threads > count ? (int)count : threads) - 1);
             return;
         }
     }
-    for (int64_t i = 0; i < count; i++) work(context, i);
+    Shared::drain(&shared);
 }

@@ -443,11 +443,10 @@ ALWAYS float weight_rows(const float *s, int groups, int n, int steps, const flo
     return step;
 }
 
-// At most 64 entries' 16 bytes from one column on -> two right-hand matrices [four entries] in the order that two_terms leaves
-// weights in. A matrix is of 16 columns in one plane or, where only 8 columns share weights (`paired`), of 8 columns in two
-// planes. A plane is the bytes without the bits below it: a plane's codes are then differences of sums (they meet the same
-// weights), and the first plane is the bytes as they are. Codes of 8 bits have one plane: their matrices are of two times
-// 16 columns, if there are (`wide`).
+// 16 bytes of four entries -> a row of each of two right-hand matrices. A matrix is of 16 columns in one plane or, where only 8
+// columns share weights (`paired`), of 8 columns in two planes. A plane is the bytes without the bits below it: a plane's
+// codes are then differences of sums (they meet the same weights), and the first plane is the bytes as they are. Codes of
+// 8 bits have one plane: their matrices are of two times 16 columns, if there are (`wide`).
 template <int bits>
 ALWAYS void lay_quad(const uint8_t *const *entry, int wide, int pair, bool paired, I *first, I *second) {
     const I x = quad(entry, 0);
@@ -468,6 +467,7 @@ ALWAYS void lay_quad(const uint8_t *const *entry, int wide, int pair, bool paire
         }
 }
 
+// At most 64 entries from one column on -> two matrices, four entries a row, in the order that two_terms leaves weights in.
 template <int bits>
 ALWAYS void lay_columns(const uint8_t *codes, int columns, int wide, int pair, bool paired, int n, I (*tile)[16], Ahead &ahead) {
     const uint8_t *entry[4];
@@ -488,37 +488,30 @@ ALWAYS void lay_columns(const uint8_t *codes, int columns, int wide, int pair, b
     }
 }
 
-// Products of weights with what lay_columns laid out, added to sums: of the first rows in tiles 4 and 5, of the others in 0 and 1.
-// Codes of 8 bits are signed, what planes are cut from is not.
-template <int bits> inline void add_first(bool others) {
-    if (bits == 8 && others)
-        _tile_dpbssd(0, 6, 2);
-    else if (bits == 8)
-        _tile_dpbssd(4, 6, 2);
-    else if (others)
-        _tile_dpbsud(0, 6, 2);
-    else
-        _tile_dpbsud(4, 6, 2);
-}
+// Adds products of the weights in tile 6. Codes of 8 bits are signed, what planes are cut from is not; tiles are named when
+// compiled.
+#define ADD_PRODUCT(sums, columns)              \
+    if (bits == 8)                              \
+        _tile_dpbssd(sums, 6, columns);         \
+    else                                        \
+        _tile_dpbsud(sums, 6, columns)
 
-template <int bits> inline void add_second(bool others) {
-    if (bits == 8 && others)
-        _tile_dpbssd(1, 6, 7);
-    else if (bits == 8)
-        _tile_dpbssd(5, 6, 7);
-    else if (others)
-        _tile_dpbsud(1, 6, 7);
-    else
-        _tile_dpbsud(5, 6, 7);
-}
-
-// Weights for the first matrix and for the second, if there is one.
+// Weights times the matrix in tile 2 and, if there is a `second`, times that in tile 7; the sums of the first rows are in tiles 4
+// and 5, those of the others in 0 and 1.
 template <int bits> ALWAYS void weighed(const int8_t *weights, const int8_t *second, bool others) {
     _tile_loadd(6, weights, 64);
-    add_first<bits>(others);
+    if (others) {
+        ADD_PRODUCT(0, 2);
+    } else {
+        ADD_PRODUCT(4, 2);
+    }
     if (!second) return;
     if (second != weights) _tile_loadd(6, second, 64);
-    add_second<bits>(others);
+    if (others) {
+        ADD_PRODUCT(1, 7);
+    } else {
+        ADD_PRODUCT(5, 7);
+    }
 }
 
 // Sums of one row in one product, from its hi and its lo terms; below 2^31 for 128 entries.

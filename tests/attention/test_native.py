@@ -3,6 +3,9 @@
 import math
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -190,6 +193,27 @@ def test_a_forked_process_has_threads_of_its_own(threads):
         assert os.waitpid(child, 0)[1] == 0
     finally:
         torch.set_num_threads(before)
+
+
+STARTED = """
+import os, sys, torch
+from farspan import library
+from tests.attention.problems import made
+from tests.attention.test_native import run
+torch.set_num_threads(2)
+torch.ones(4_000_000).sum()  # torch has its threads now
+if sys.argv[1] == "own":
+    library.library()[0].fs_borrow(None)
+before = len(os.listdir("/proc/self/task"))
+run(made(32, 2, 2, 1, (5000, 5000), 32, 32, 2))
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs a system that lists threads as files")
+def test_threads_that_are_lent_are_used_and_no_others_started(threads):
+    told = subprocess.run([sys.executable, "-c", STARTED, threads], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == {"lent": "0", "own": "1"}[threads]
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
