@@ -1,4 +1,4 @@
-"""What two ideas would cost on the embedded model that farspan leaves out: scores shared between layers, heads pruned.
+"""What two ideas cost on the embedded model, layer by layer: scores shared between layers (`pod`), heads pruned.
 
 `python -m benchmarks.layer_sharing` prints perplexities of the last 256 of 1,024 tokens of files that training never
 read, under the model's own layers with another attention function, and ends with one JSON line.

@@ -29,7 +29,7 @@ SCORERS = (
 )
 ALLOCATORS = ("pyramid", "adakv", "headkv", "taskkv", "tca", "shallow")
 FOLDERS = ("ems", "lookm")
-STORES = ("int8", "fp8", "int4", "int2", "zipcache", "shadowkv")
+STORES = ("int8", "fp8", "int4", "int2", "zipcache", "shadowkv", "pod", "pod(layers='0-1')")
 COMPOSED = ("snapkv:25% | int8", "snapkv:25% | int4", "snapkv:10% | int4", "headkv:10% | int4", "ems:10% | int4")
 NULLS = ("window", "random", "truncate")
 SIX = ("window", "snapkv", "adakv", "headkv", "expected", "ems")

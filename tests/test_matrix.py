@@ -62,6 +62,7 @@ STORES = {
     "offload": " | offload",
     "int4 elsewhere": " | int4 | offload",
 }
+ALONE = ("pod",)  # refuses whatever chooses entries; tests/methods/store/test_pod.py has its uses
 PAIRS = [("llama", retain, store) for retain in RETAIN for store in STORES]
 OTHERS = [
     ("gemma3", "adakv", "zipcache"),
@@ -230,7 +231,7 @@ def test_no_method_of_either_family_is_left_out(folder: Path) -> None:
     chosen = {method.name for plan in plans.values() for method in plan.methods if method.slot in SLOTS}
     assert chosen == set(names("retain"))
     held = {method.name for plan in plans.values() for method in plan.methods if method.slot in ("store", "place")}
-    assert held == set(names("store"))
+    assert held == set(names("store")) - set(ALONE)
     assert all(retain in {method.name for method in plan.methods} for (retain, _), plan in plans.items())
 
 
@@ -244,6 +245,13 @@ def test_layers_that_all_slide_and_a_profile_of_another_model_are_refused(
         reason = r"made with 'made up', and .* is another model .*\. Make one with: farspan profile"
     with pytest.raises(PlanDoesNotApply, match=reason):
         pair("mistral")[0].read(MARKED, plan_of("llama", retain, store, folder))
+
+
+@pytest.mark.parametrize("retain", RETAIN)
+@pytest.mark.parametrize("store", ALONE)
+def test_a_store_that_goes_with_no_choice_of_entries_says_so(retain: str, store: str, folder: Path) -> None:
+    with pytest.raises(PlanError, match=f"'{store}' cannot be combined with '.*': it excludes the slot"):
+        Plan.parse(f"{plan_of('llama', retain, 'plain', folder)} | {store}")
 
 
 @pytest.mark.parametrize("retain", RETAIN)

@@ -10,6 +10,8 @@ all keys and values; and per (layer, head, query, key) the log of events says wh
   keys before `since` just `positions[head]`, with `log_weights[head]` added to their scores;
 * `Replaced(layer, time, extent)`: queries at `time` and later see that extent's (dequantised) keys and values in the
   place of those that the layer computed;
+* `Followed(layer, time, leader, positions)`: queries at `time` and later score the keys at `positions[head]` as the
+  layer `leader` does, by its queries and keys, with this layer's values;
 * `Patterned(layer, time, stop, pattern)`: queries at time..stop-1 see, of all that, what the pattern says;
 * `Composed(time, parts, ...)`: every part is replayed by itself; queries at `time` and later see what the parts hold
   then, turned to where it stands (`apart.py`), as keys of this sequence;
@@ -35,7 +37,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from farspan.cache.pieces import Composed
-from farspan.cache.sequence import Event, Fetched, Kept, Merged, Patterned, Replaced
+from farspan.cache.sequence import Event, Fetched, Followed, Kept, Merged, Patterned, Replaced
 from tests.oracle.apart import Final, stood_together, weighed
 
 NAME = "replay-oracle"
@@ -46,12 +48,14 @@ TOLERANCE = 1e-5  # of the largest logit, and at least of 1
 class _Replay:
     """The events that are being replayed, and which layers have been."""
 
-    events: Sequence[Kept | Replaced | Patterned | Fetched]
+    events: Sequence[Kept | Replaced | Followed | Patterned | Fetched]
     composed: Composed | None = None
     before: dict[int, Final] = field(default_factory=dict)
     """By layer, what of the parts stands before `composed.time`."""
     after: dict[int, Final] = field(default_factory=dict)
     """By layer, what is held when all is over."""
+    scored: dict[int, Tensor] = field(default_factory=dict)
+    """By layer that others follow, [Hk, G, N, N] products of all queries and keys, scaled and capped."""
 
 
 _replaying: list[_Replay] = []
@@ -115,7 +119,11 @@ def _attention(
     weights = _weights(events, keys.shape[0], tokens)
     if composed is not None:
         visible[:, composed.time :, : composed.time] &= now.before[layer].held[:, None]
-    changes = {e.time for e in events if isinstance(e, Replaced)} | ({composed.time} if composed is not None else set())
+    if any(isinstance(event, Followed) and event.leader == layer for event in now.events):
+        now.scored[layer] = _capped(torch.einsum("hgtd,hnd->hgtn", asked, keys) * scaling, kwargs)
+    led, leader = torch.zeros(keys.shape[:2], dtype=torch.bool), layer
+    changes = {e.time for e in events if isinstance(e, Replaced | Followed)}
+    changes |= {composed.time} if composed is not None else set()
     parts = []
     for start, stop in itertools.pairwise([*sorted({0, tokens, *changes}), tokens]):
         if composed is not None and composed.time == start:
@@ -125,9 +133,13 @@ def _attention(
         for event in events:
             if isinstance(event, Replaced) and event.time == start:
                 keys, values = _replaced(keys, values, event)
-        scores = torch.einsum("hgtd,hnd->hgtn", asked[:, :, start:stop], keys) * scaling
-        if kwargs.get("softcap"):
-            scores = kwargs["softcap"] * torch.tanh(scores / kwargs["softcap"])
+            if isinstance(event, Followed) and event.time == start:
+                leader = event.leader
+                for head, positions in enumerate(event.positions):
+                    led[head, positions.long()] = True
+        scores = _capped(torch.einsum("hgtd,hnd->hgtn", asked[:, :, start:stop], keys) * scaling, kwargs)
+        if bool(led.any()):
+            scores = torch.where(led[:, None, None], now.scored[leader][:, :, start:stop], scores)
         scores = scores + weights[:, None, start:stop]
         scores = scores.masked_fill(~visible[:, None, start:stop], -math.inf)
         if composed is not None and start >= composed.time and sliding_window is None:
@@ -142,6 +154,12 @@ def _attention(
     now.after[layer] = Final(keys, values, _held(events, now, layer, keys.shape[:2]))
     out = torch.cat(parts, 2).flatten(0, 1).transpose(0, 1)
     return out[None].to(query.dtype), None
+
+
+def _capped(scores: Tensor, more: dict[str, Any]) -> Tensor:
+    """Scores as a model bounds them that caps them (Gemma 2)."""
+    cap = more.get("softcap")
+    return cap * torch.tanh(scores / cap) if cap else scores
 
 
 def _visible(events: Sequence[Event], heads: int, tokens: int, window: int | None) -> Tensor:

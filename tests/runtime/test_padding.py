@@ -19,6 +19,7 @@ PLANS = (
     "snapkv:40(window=8)",
     "adakv:40 | h2o(recent=8, decode=50) | int8(residual=16)",
     "ems:48 | globallocal(window=8, decode=50)",
+    "pod(sinks=4, recent=8)",
 )
 ASKED = [QUESTIONS[2], QUESTIONS[1] + " Say it again, with the number of the page.", QUESTIONS[0]]
 TOKENS = 60

@@ -24,6 +24,13 @@ from farspan.cache import DenseBlock, Extent, LayerCache
 from farspan.cache.pieces import Pieces
 
 
+class Led(NamedTuple):
+    """How another layer asked in this pass: queries [Hq, T, D] of one sequence's new tokens, and their scaling."""
+
+    query: Tensor
+    scaling: float
+
+
 class Rows(NamedTuple):
     """One sequence's share of a packed batch: its layer cache, whose tail already ends with the `length` new tokens,
     which stand at rows start..start+length of the batch. A pattern says which entries they see; without one, all.
@@ -37,6 +44,8 @@ class Rows(NamedTuple):
     """What chooses the entries to read, where not all are."""
     pieces: Pieces | None = None
     """How pieces that were read apart are weighed, where not like anything else."""
+    led: Led | None = None
+    """How the layer asked whose keys this one's extents have, where they have none."""
 
 
 def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
@@ -68,12 +77,24 @@ def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
     else:
         merger = _tails(rows, grouped, scaling)
     for extent, tokens, last_query in left:
+        assert extent.last <= last_query, "sealed entries are older than every query"
+        led = None if extent.follows is None else _leading(rows, extent, heads)
         for piece in extent.pieces():
-            asked = grouped[piece.heads][:, :, tokens]
-            assert extent.last <= last_query, "sealed entries are older than every query"
-            out, lse = partial_attention(asked, piece.keys, piece.values, scaling, None)
+            if piece.led:
+                assert led is not None, "a layer asks before those that follow it"
+                asked, factor = led.query[piece.heads], led.scaling
+            else:
+                asked, factor = grouped[piece.heads][:, :, tokens], scaling
+            out, lse = partial_attention(asked, piece.keys, piece.values, factor, None)
             merger.add(out, lse, piece.heads, tokens)
     return merger.finished(scaling, query.dtype)
+
+
+def _leading(rows: list[Rows], extent: Extent, heads: int) -> Led:
+    """How the layer that an extent follows asked, for all the tokens that see it: queries [Hk, G, t, D]."""
+    asking = [row.led for row in rows if row.led is not None and any(its is extent for its in row.cache.extents)]
+    query = torch.cat([led.query for led in asking], dim=1)
+    return Led(query.unflatten(0, (heads, -1)), asking[0].scaling)
 
 
 def standing(query: Tensor, rows: list[Rows]) -> Standing | None:

@@ -7,6 +7,7 @@ from farspan.cache.fp8 import Fp8Block
 from farspan.cache.gather import entries_at
 from farspan.cache.group import GroupBlock
 from farspan.cache.index import Index
+from farspan.cache.keyless import KeylessBlock
 from farspan.cache.lowrank import LowRankBlock
 from farspan.cache.mixed import MixedBlock
 from farspan.cache.sequence import SEAL_EVERY, Events, LayerCache, SequenceCache
@@ -23,6 +24,7 @@ __all__ = [
     "Fp8Block",
     "GroupBlock",
     "Index",
+    "KeylessBlock",
     "LayerCache",
     "LowRankBlock",
     "MixedBlock",

@@ -11,18 +11,23 @@ from torch import Tensor
 
 from farspan.cache.block import Block, DenseBlock, interleaved
 from farspan.cache.index import Index, Unread
+from farspan.cache.keyless import KeylessBlock
 from farspan.cache.paging import Paged
 
 UNPACK_ENTRIES = 4096  # entries per head that a packed extent lends in floating point at a time
 
 
 class Piece(NamedTuple):
-    """Entries lent to a kernel: heads h0..h1 hold keys [h, n, D], values [h, n, Dv] at positions [h or 1, n]."""
+    """Entries lent to a kernel: heads h0..h1 hold keys [h, n, D], values [h, n, Dv] at positions [h or 1, n].
+
+    Where they are `led`, the keys are another layer's, and that layer's queries ask for them.
+    """
 
     heads: slice
     keys: Tensor
     values: Tensor
     positions: Tensor
+    led: bool = False
 
 
 class Extent:
@@ -30,12 +35,13 @@ class Extent:
 
     `positions` is int32, [N] where all heads hold the same tokens and [E] head after head otherwise. An extent
     read from a file starts without its block; `load` brings it (and checks it) at first touch, or at every touch where
-    it is not to `keep` it: then only positions and the index stay in memory, and `nbytes` counts what does.
+    it is not to `keep` it: then only positions and the index stay in memory, and `nbytes` counts what does. A block
+    without keys has those of the extent that this one `follows`.
     """
 
     __slots__ = (
         *("_block", "_index", "_keep", "_load", "_nbytes", "_paged", "_positions"),
-        *("first", "last", "offsets", "prepared", "shared"),
+        *("first", "follows", "last", "offsets", "prepared", "shared"),
     )
 
     def __init__(
@@ -50,9 +56,10 @@ class Extent:
         nbytes: int = 0,
         keep: bool = True,
         paged: Paged | None = None,
+        follows: Extent | None = None,
     ) -> None:
         self._block, self._positions, self._load, self._nbytes = block, positions, load, nbytes
-        self._paged = paged
+        self._paged, self.follows = paged, follows
         self.offsets, self.shared, self._keep = offsets, shared, keep
         self.prepared: Any = None
         self._index: Index | Unread | None = None
@@ -71,7 +78,14 @@ class Extent:
 
     @property
     def block(self) -> Block:
-        """The payload, loaded and verified now if it still lies in a file."""
+        """The payload, loaded and verified now if it still lies in a file; with the keys of what it follows."""
+        block = self._own_block()
+        if self.follows is None:
+            return block
+        assert isinstance(block, KeylessBlock), "only values without keys follow"
+        return block.keyed(self.follows.block)
+
+    def _own_block(self) -> Block:
         if self._block is not None:
             return self._block
         load = self._load
@@ -147,6 +161,23 @@ class Extent:
             nbytes=self._nbytes,
             keep=self._keep,
             paged=self._paged,
+        )
+
+    def following(self, other: Extent) -> Extent:
+        """The same entries in the same storage, with the keys of `other`, which holds them in another layer."""
+        if self.follows is other:
+            return self
+        assert self.offsets == other.offsets, "a layer and the one it follows hold the same entries"
+        return Extent(
+            self._block,
+            self._positions,
+            self.offsets,
+            shared=self.shared,
+            bounds=(self.first, self.last),
+            load=self._load,
+            nbytes=self._nbytes,
+            keep=self._keep,
+            follows=other,
         )
 
     @property
@@ -229,7 +260,9 @@ class Extent:
     def pieces(self, limit: int = UNPACK_ENTRIES) -> Iterator[Piece]:
         """Everything held, in pieces a kernel can attend to; packed entries `limit` per head at a time."""
         block = self.block
-        if self.uniform and isinstance(block, DenseBlock):
+        if isinstance(block, KeylessBlock):
+            yield from self._led(block)
+        elif self.uniform and isinstance(block, DenseBlock):
             yield self._stacked(block)
         elif self.uniform and hasattr(block, "unpack_heads"):
             yield from self._unpacked(block, limit)
@@ -258,6 +291,13 @@ class Extent:
         positions = self.positions.view(1 if self.shared else heads, entries)
         keys, values = (t.view(heads, entries, t.shape[-1]) for t in (block.keys, block.values))
         return Piece(slice(0, heads), keys, values, positions)
+
+    def _led(self, block: KeylessBlock) -> Iterator[Piece]:
+        positions = self.positions.view(1 if self.shared else self.heads, -1)
+        runs = (slice(0, block.own_count), slice(block.own_count, None))
+        for (keys, values), run, led in zip(block.parts(), runs, (False, True), strict=True):
+            if keys.shape[1]:
+                yield Piece(slice(0, self.heads), keys, values, positions[:, run], led)
 
     def entries(self) -> tuple[Tensor, Tensor, Tensor]:
         """-> keys [E, D], values [E, Dv] unpacked whole, positions [E]."""

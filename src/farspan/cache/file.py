@@ -125,7 +125,8 @@ def _describe_layer(layer: LayerCache, named: dict[str, Tensor], recode: Recode 
         )
     tail = {"first": layer.tail.first, "length": len(layer.tail)}
     described = {"index": layer.index, "window": layer.window, "sealed": layer.sealed, "tail": tail}
-    return {**described, "state": list(layer.state), "extents": extents}
+    leader = {} if layer.leader is None else {"leader": layer.leader.index}
+    return {**described, **leader, "state": list(layer.state), "extents": extents}
 
 
 def _describe_index(extent: Extent, stem: str, named: dict[str, Tensor]) -> dict[str, Any]:
@@ -160,6 +161,7 @@ class _Bringing(NamedTuple):
 
 def _rebuild(file: File, tensors: dict[str, Tensor], how: _Bringing) -> SequenceCache:
     cache = SequenceCache([_layer(file, saved, tensors, how) for saved in file.manifest["layers"]])
+    cache.lead({saved["index"]: saved["leader"] for saved in file.manifest["layers"] if "leader" in saved})
     cache.feed(tensors["token_ids"])
     cache.seen, cache.next_position = file.manifest["seen"], file.manifest["next_position"]
     return cache

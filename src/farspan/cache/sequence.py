@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -43,6 +44,15 @@ class Replaced(NamedTuple):
     extent: Extent
 
 
+class Followed(NamedTuple):
+    """From `time` on, `layer` scores its entries at `positions[h]` by the keys and queries of the layer `leader`."""
+
+    layer: int
+    time: int
+    leader: int
+    positions: tuple[Tensor, ...]
+
+
 class Patterned(NamedTuple):
     """Queries at positions time..stop-1 saw, in `layer`, what the pattern shows of the keys at their own and before."""
 
@@ -74,7 +84,7 @@ class Merged(NamedTuple):
     lag: int
 
 
-Event = Kept | Replaced | Patterned | Fetched | Composed | Merged
+Event = Kept | Replaced | Followed | Patterned | Fetched | Composed | Merged
 
 
 @dataclass
@@ -94,10 +104,11 @@ class Events:
 
 class LayerCache:
     """One layer of one sequence: `extents`, of which those from `sealed` on may still be decided about by the
-    read going on, and the open `tail`. `window` is the layer's own sliding window in tokens, or None.
+    read going on, and the open `tail`. `window` is the layer's own sliding window in tokens, or None. `leader` is the
+    layer of the same sequence whose keys its extents have, extent for extent, where they hold none.
     """
 
-    __slots__ = ("extents", "index", "own", "sealed", "state", "tail", "window")
+    __slots__ = ("extents", "index", "leader", "own", "sealed", "state", "tail", "window")
 
     def __init__(self, index: int, window: int | None = None) -> None:
         self.index, self.window = index, window
@@ -108,6 +119,7 @@ class LayerCache:
         )
         self.tail = Tail()
         self.state: dict[str, Tensor] = {}
+        self.leader: LayerCache | None = None
 
     @property
     def nbytes(self) -> int:
@@ -173,7 +185,14 @@ class LayerCache:
         self.extents = (*self.extents, extent)
         self.sealed = len(self.extents)
         self._merge()
+        self.follow()
         return extent
+
+    def follow(self) -> None:
+        """Give extents without keys those of the leader, which has sealed and joined the same entries before."""
+        if self.leader is not None:
+            pairs = zip(self.extents, self.leader.extents, strict=True)
+            self.extents = tuple(extent.following(its) for extent, its in pairs)
 
     def _merge(self) -> None:
         """Join neighbours of like size, so that a sequence of n seals leaves O(log n) extents; never shared ones."""
@@ -225,6 +244,12 @@ class SequenceCache:
             self._fed = [torch.cat(self._fed)]
         return self._fed[0]
 
+    def lead(self, leaders: Mapping[int, int]) -> None:
+        """From now on the layers that `leaders` names hold no keys of what they seal, but go by those of its values."""
+        for layer, leader in leaders.items():
+            self.layers[layer].leader = self.layers[leader]
+            self.layers[layer].follow()
+
     @property
     def nbytes(self) -> int:
         """Bytes of KV storage, indices and scales included."""
@@ -240,6 +265,7 @@ class SequenceCache:
         other = SequenceCache(
             [layer.fork() for layer in self.layers], events=self.events.fork() if self.events else None
         )
+        other.lead({layer.index: layer.leader.index for layer in self.layers if layer.leader is not None})
         other._fed, other.seen, other.next_position = [self.ids()], self.seen, self.next_position
         other.pieces = self.pieces
         return other

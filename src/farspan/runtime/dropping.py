@@ -19,9 +19,14 @@ def drop(cache: SequenceCache, gone: Tensor, packing: Packing | None) -> None:
 
     Extents that hold none of them stay shared, and in their file; the others are copied without them, and packed anew
     where they were packed, which may lose as much as packing did. Raises UsageError where a head would be left empty,
-    PlanDoesNotApply for a store that packs by queries, of which there are none now.
+    PlanDoesNotApply for a store that packs by queries, of which there are none now, or one whose layers share keys.
     """
     full = [layer for layer in cache.layers if layer.window is None]
+    if any(layer.leader is not None for layer in full):
+        raise PlanDoesNotApply(
+            "some layers of this context have the keys of others, entry for entry, and nothing can be dropped of them; "
+            "read without what is to be dropped, or with another store"
+        )
     for layer in full:  # all are checked before any is changed
         heads = len(layer.tail.keys) if len(layer.tail) else layer.extents[-1].heads
         if any(bool(gone[layer.positions(head).long().cpu()].all()) for head in range(heads)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -58,6 +58,20 @@ class ModelLayout:
         held = (tokens if w is None else min(tokens, w - 1) for w in self.windows)
         return sum(n * layer.heads * layer.entry_bytes(self.dtype) for n, layer in zip(held, self.layers, strict=True))
 
+    def leaders(self, plan: Plan) -> dict[int, int]:
+        """Which layers go by the keys of which others, under this plan (see `Store.follows`)."""
+        store = plan.get("store")
+        full = [index for index, layer in enumerate(self.layers) if layer.window is None]
+        return store.follows(full) if isinstance(store, Store) else {}
+
+    def packed_bytes(self, store: Store, index: int, count: int) -> int:
+        """Bytes of a store's blocks when each head of a full-attention layer holds `count` entries."""
+        layer = self.layers[index]
+        total = store.holds(count, layer.heads, layer.head_size, layer.value_size, self.dtype)
+        follows = index in store.follows([i for i, each in enumerate(self.layers) if each.window is None])
+        keyless = store.keyless(count) if follows else 0
+        return total - keyless * layer.heads * layer.head_size * self.dtype.itemsize
+
     def size_of(self, plan: Plan, tokens: int) -> Callable[[int], int]:
         """-> bytes of KV after `tokens` tokens when every head of the full-attention layers holds n entries.
 
@@ -68,7 +82,7 @@ class ModelLayout:
 
         def size(count: int) -> int:
             total = 0
-            for layer in self.layers:
+            for index, layer in enumerate(self.layers):
                 if layer.window is not None:
                     total += min(tokens, layer.window - 1) * layer.heads * layer.entry_bytes(self.dtype)
                     continue
@@ -76,7 +90,7 @@ class ModelLayout:
                 if isinstance(fetch, Fetch) and count:
                     total += fetch.index_bytes(count, layer.heads, layer.head_size, self.dtype)
                 if isinstance(store, Store):
-                    total += store.holds(count, layer.heads, layer.head_size, layer.value_size, self.dtype)
+                    total += self.packed_bytes(store, index, count)
                 else:
                     total += count * layer.heads * layer.entry_bytes(self.dtype)
             return total
@@ -128,6 +142,7 @@ class ModelLayout:
             if isinstance(method, Store):
                 _check_choice(plan, method)
                 _check_queries(plan, method)
+                _check_leaders(method, self)
                 for layer in full:
                     reason = method.applies(layer.head_size, layer.value_size)
                     if reason is not None:
@@ -159,8 +174,24 @@ def _check_merging(plan: Plan, method: Merging, windows: tuple[int | None, ...])
         )
 
 
+def _check_leaders(store: Store, layout: ModelLayout) -> None:
+    full = [index for index, layer in enumerate(layout.layers) if layer.window is None]
+    for index, leader in store.follows(full).items():
+        one, other = (layout.layers[i] for i in (leader, index))
+        if replace(one, scaling=0.0, value_size=0) != replace(other, scaling=0.0, value_size=0):
+            raise PlanDoesNotApply(
+                f"{store.name} has layer {index} go by the keys of layer {leader}, and their heads differ in number or "
+                "size; name layers that are alike"
+            )
+
+
 def _check_queries(plan: Plan, store: Store) -> None:
     positions = plan.get("positions")
+    if isinstance(positions, Positions) and positions.pairwise and store.keyless(10**9):
+        raise PlanDoesNotApply(
+            f"{store.name} takes scores from other layers, and {positions.name} works them out anew for far keys; take "
+            "another store"
+        )
     if isinstance(positions, Positions) and positions.pairwise and store.asks(1):
         raise PlanDoesNotApply(
             f"{store.name} packs by what queries look at, and under {positions.name} they look at far keys from other "

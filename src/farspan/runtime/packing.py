@@ -12,9 +12,9 @@ from torch import Tensor
 
 from farspan.attention.lse import held_lse
 from farspan.attention.scaling import of_heads
-from farspan.cache import DenseBlock, Events, Extent, LayerCache
+from farspan.cache import DenseBlock, Events, Extent, KeylessBlock, LayerCache
 from farspan.cache.lowrank import Turn
-from farspan.cache.sequence import Replaced
+from farspan.cache.sequence import Followed, Replaced
 from farspan.cache.spill import Shelf
 from farspan.methods.store.base import Place, Store
 from farspan.plan import Plan
@@ -95,6 +95,11 @@ class Sealer:
         """See `methods.store.base.Witness`."""
         return turn_of(self.packing.rotations, self.layer.index)
 
+    @property
+    def leader(self) -> int | None:
+        """See `methods.store.base.Witness`."""
+        return None if self.layer.leader is None else self.layer.leader.index
+
     @cached_property
     def lse(self) -> Tensor:
         """[Hq, W] over all that the layer holds at the first look."""
@@ -173,7 +178,17 @@ def seal_layer(layer: LayerCache, packing: Packing | None, seen: int, events: Ev
 def _record(layer: LayerCache, extents: list[Extent], seen: int, events: Events | None) -> None:
     for extent in extents:
         if events is not None:
-            events.add(Replaced(layer.index, seen, extent))
+            events.add(sealing(layer, seen, extent))
+
+
+def sealing(layer: LayerCache, time: int, extent: Extent) -> Replaced | Followed:
+    """What there is to log of an extent that was packed at `time`."""
+    if layer.leader is None:
+        return Replaced(layer.index, time, extent)
+    block = extent.block
+    assert isinstance(block, KeylessBlock), "a layer that follows holds values alone"
+    led = tuple(extent.head_positions(head)[block.own_count :].clone() for head in range(extent.heads))
+    return Followed(layer.index, time, layer.leader.index, led)
 
 
 def split(extent: Extent, newest: list[int]) -> tuple[Extent | None, Extent | None]:

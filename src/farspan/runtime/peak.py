@@ -46,20 +46,20 @@ class Peak:
         turns = [self._layer(layout, index, layer) for index, layer in enumerate(layout.layers)]
         return sum(rest for rest, _ in turns) + max(work for _, work in turns)
 
-    def _layer(self, layout: ModelLayout, index: int, layer: LayerLayout) -> tuple[int, int]:
+    def _layer(self, layout: ModelLayout, at: int, layer: LayerLayout) -> tuple[int, int]:
         """-> (bytes between this layer's turns, bytes more during one)."""
         entry = layer.heads * layer.entry_bytes(layout.dtype)
         placed = entry + layer.heads * 4  # with a position of its own in every head
         if layer.window is not None:
             return (layer.window - 1) * entry, (layer.window - 1 + self.chunk + self.probe) * entry
-        share = self.entries if self.entries is None else self.shares.get(index, self.entries)
+        share = self.entries if self.entries is None else self.shares.get(at, self.entries)
         kept = self.tokens if share is None else min(self.tokens, share)
         new = self.tokens if self.layerwise else self.chunk
-        packed, index = self._packed(layout, layer, kept), self._index(layout, layer, kept)
+        packed, index = self._packed(layout, at, kept), self._index(layout, layer, kept)
         reads = self.fetch is not None and self.fetch.read
         if share is None and self.spills:
             back = 0 if self.store is None else self.store.keeps_back() * entry
-            sealed = self._packed(layout, layer, new)
+            sealed = self._packed(layout, at, new)
             kept_here = kept * layer.heads * 4 + back + index
             return kept_here, new * entry + back + 2 * sealed  # one goes, or one is brought
         if share is None:
@@ -84,9 +84,10 @@ class Peak:
         of_chunk = self.fetch.index_bytes(self.chunk, layer.heads, layer.head_size, layout.dtype)
         return (-(-count // self.chunk) + 1) * of_chunk
 
-    def _packed(self, layout: ModelLayout, layer: LayerLayout, count: int) -> int:
+    def _packed(self, layout: ModelLayout, index: int, count: int) -> int:
         """Bytes of `count` entries in each head, as they are held, and their positions."""
+        layer = layout.layers[index]
         positions = count * layer.heads * 4
         if self.store is None:
             return positions + count * layer.heads * layer.entry_bytes(layout.dtype)
-        return positions + self.store.holds(count, layer.heads, layer.head_size, layer.value_size, layout.dtype)
+        return positions + layout.packed_bytes(self.store, index, count)

@@ -160,6 +160,7 @@ class _Read:
         self.last_hidden: Tensor | None = None  # of the token before the next chunk, for scorers that go by predictions
         scorer = self.plan.get("score")
         self.packer = Packing.of(self.plan, body.rotations)
+        self.cache.lead(layout.leaders(self.plan))
         total = job.cache.next_position + job.ids.numel()
         self.prefilling = Prefilling.of(self.plan, len(layout.layers), job.cache.next_position, total)
         self.fetching = Fetching.of(self.plan)

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from farspan.attention import Pattern, Rows, Standing, attend, standing
+from farspan.attention import Led, Pattern, Rows, Standing, attend, standing
 from farspan.attention.fetched import Chooser
 from farspan.attention.pairs import Pairs, attend_pairs
 from farspan.cache import SEAL_EVERY, LayerCache, SequenceCache
 from farspan.cache.pieces import Pieces
-from farspan.cache.sequence import Replaced
 from farspan.runtime.answering import Answering
 from farspan.runtime.fetching import Fetching
-from farspan.runtime.packing import Packing
+from farspan.runtime.packing import Packing, sealing
 from farspan.runtime.prefilling import Prefilling
 from farspan.runtime.retention import Moment, Retention
 from farspan.signals import Rotations
@@ -70,6 +69,8 @@ class Row:
     """[seen in the end] uint8: which tokens are special or punctuation, where the scorer asks."""
     carried: dict[str, Tensor] = field(default_factory=dict)
     """What layers leave for later ones, in this pass."""
+    led: dict[int, Led] = field(default_factory=dict)
+    """By layer, how it asked: for layers that go by its keys."""
 
     @property
     def start(self) -> int:
@@ -112,6 +113,8 @@ class Step:
     def __post_init__(self) -> None:
         """Note what holds for every pass."""
         self._steady = all(row.prefilling is None and row.fetching is None for row in self.rows)
+        layers = (layer for row in self.rows for layer in row.cache.layers)
+        self._leaders = {layer.leader.index for layer in layers if layer.leader is not None}
 
     def repeats(self, wanted: Sequence[tuple[SequenceCache, int]]) -> bool:
         """Whether a pass is this step once more: of the same sequences, with as many new tokens of each."""
@@ -139,6 +142,8 @@ class Step:
         """
         layers = [row.cache.layers[index] for row in self.rows]
         sizes = self._append(layers, keys, values)
+        if index in self._leaders:
+            self._lend(layers, query, scaling)
         out = self._attended(index, layers, query, scaling, pairs)
         for row, layer, before, its in zip(self.rows, layers, sizes, self._cut(query), strict=True):
             transit = self._settle(row, layer, its, scaling)
@@ -153,6 +158,12 @@ class Step:
         if len(self.rows) == 1:
             return [states]
         return list(states.split([row.length for row in self.rows], dim=1))
+
+    def _lend(self, layers: list[LayerCache], query: Tensor, scaling: float) -> None:
+        """Note the queries of a layer for those that follow it; while nothing has sealed, none has lost its keys."""
+        for row, layer, its in zip(self.rows, layers, self._cut(query), strict=True):
+            if layer.extents:
+                row.led[layer.index] = Led(its, scaling)
 
     def _append(self, layers: list[LayerCache], keys: Tensor, values: Tensor) -> list[int]:
         """Each row's new entries go to its tail -> bytes of each layer then, where bytes are counted."""
@@ -189,7 +200,8 @@ class Step:
         rows, start = list[Rows](), 0
         for row, layer, its in zip(self.rows, layers, self._cut(query), strict=True):
             pattern = self._pattern(row, layer, its, scaling)
-            rows.append(Rows(layer, start, row.length, pattern, row.chooses(layer), row.weighs(layer)))
+            led = None if layer.leader is None else row.led.get(layer.leader.index)
+            rows.append(Rows(layer, start, row.length, pattern, row.chooses(layer), row.weighs(layer), led))
             start += row.length
         return rows
 
@@ -264,7 +276,7 @@ class Step:
         if extent is None:
             return 0
         if row.cache.events is not None and row.packer is not None:
-            row.cache.events.add(Replaced(layer.index, seen, extent))
+            row.cache.events.add(sealing(layer, seen, extent))
         return layer.extents[-1].nbytes  # the new extent, or the larger one that it was joined into
 
     def feed(self, ids: list[Tensor]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from farspan.cache import block_from_tensors
-from farspan.errors import UnknownName
+from farspan.errors import PlanDoesNotApply, UnknownName
 from farspan.methods.compress._skimming import Skimmer
 from farspan.methods.compress.base import Compressor
 from farspan.methods.fetch.base import Fetch
@@ -85,9 +85,23 @@ def check_method(method: str | type[Method] | Method, *, models: Sequence[str] =
             check_selecting(fetch)
             for kind in models:
                 FetchReads(kind, fetch).check()
-        for kind in models:
+        suited = [kind for kind in models if _suits(given, kind)]
+        need(bool(suited), f"{cls.name} applies to none of these models: {', '.join(models)}")
+        for kind in suited:
             with profiled(given, full_heads(kind)) as fitting:
                 Reads(kind, _plan_of(fitting)).check()
+
+
+def _suits(given: Method, kind: str) -> bool:
+    """False for a store that shares keys between layers where a model has only one to act on."""
+    full = list(full_heads(kind))
+    if not isinstance(given, Store) or len(full) > 1 or not given.keyless(10**9):
+        return True
+    try:
+        given.follows(full)
+    except PlanDoesNotApply:
+        return False
+    return True
 
 
 def _known(cls: type[Method]) -> bool:

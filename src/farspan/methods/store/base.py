@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -37,6 +38,11 @@ class Witness(Protocol):
     @property
     def turn(self) -> Turn | None:
         """The layer's own rotation by differences of positions; None where the model does not rotate keys."""
+        ...
+
+    @property
+    def leader(self) -> int | None:
+        """The layer whose keys and queries these entries go by (see `Store.follows`); None where by their own."""
         ...
 
     def observe(self, extent: Extent) -> list[Observation]:
@@ -84,6 +90,16 @@ class Store(Method):
     def applies(self, head_size: int, value_size: int) -> str | None:
         """None if heads of these sizes can be packed, else the reason."""
         return None
+
+    def follows(self, layers: Sequence[int]) -> dict[int, int]:
+        """Which of the model's full-attention `layers` hold no keys of what they seal -> the earlier one of them whose
+        keys they have instead, entry for entry, and whose queries ask for them: its scores, with values of their own.
+        """
+        return {}
+
+    def keyless(self, count: int) -> int:
+        """How many of `count` entries in each head of a layer that follows have no key of their own."""
+        return 0
 
     def asks(self, queries: int) -> int:
         """How many of the last `queries` queries it wants to see when it packs."""
