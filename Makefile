@@ -60,6 +60,7 @@ bench: $(VENV)/.installed-dev ## speed beside peers, to 8k tokens; leave the mac
 	$(BIN)/python -m benchmarks.fetch_step --lengths 8192
 	$(BIN)/python -m benchmarks.shared_prefix --prefix 8192
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.weights
 	$(BIN)/python -m benchmarks.growth --lengths 2048,4096,8192 --repeats 2
 	$(BIN)/python -m benchmarks.end_to_end --lengths 8192
 	$(BIN)/python -m benchmarks.beside_peers kvpress --lengths 8192
@@ -71,6 +72,7 @@ bench-all: $(VENV)/.installed-dev ## the same, further and beside llama.cpp (bui
 	$(BIN)/python -m benchmarks.fetch_step --lengths 32768,131072 | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.shared_prefix | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.overhead | $(BIN)/python -m benchmarks.record
+	$(BIN)/python -m benchmarks.weights | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.growth --lengths 2048,4096,8192,16384,32768 | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.end_to_end --lengths 8192,32768 | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.beside_peers kvpress --lengths 8192,32768 | $(BIN)/python -m benchmarks.record

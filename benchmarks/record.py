@@ -48,6 +48,12 @@ NOTES: Mapping[str, str] = {
         "caches: fewer bytes no longer help. Entries that are looked up lie anywhere, 131,072 lines of 64 bytes, and "
         "are waited for rather than streamed: about 10 ns a line, where the floor has 2."
     ),
+    "weights": (
+        "Peer is the same model with its weights as they are. Codes of 8 bits halve what a token reads, and are turned "
+        "back into numbers for whatever has more than four rows: a question's first token waits for that. `packed` are "
+        "the same numbers in blocks. torch.compile of norms and feed-forward blocks shortens reads, not answers, which "
+        "is why no option of ours does it."
+    ),
     "overhead": "Ours takes less than the model's own forward does with its DynamicCache: it adds nothing to it.",
 }
 """Under a table: what figures do not say themselves."""

@@ -37,7 +37,7 @@ def test_the_names() -> None:
 @pytest.mark.parametrize(
     "thing, expected",
     [
-        (farspan.load, "(path=None, *, tokenizer=None, dtype=None, device=None, device_map=None)"),
+        (farspan.load, "(path=None, *, tokenizer=None, dtype=None, device=None, device_map=None, weights=None)"),
         (farspan.prepare, "(hf_model)"),
         (farspan.extend, "(encoder, plan, *, length=None)"),
         (farspan.profile, "(model=None, **options)"),

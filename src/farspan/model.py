@@ -32,7 +32,7 @@ from farspan.methods.retain.base import Scorer
 from farspan.methods.store.base import Place
 from farspan.plan import Plan
 from farspan.profiling import LENGTH, TEXTS, Hook, make_profile
-from farspan.runtime import hf_fingerprint, hf_sampling
+from farspan.runtime import hf_fingerprint, hf_sampling, hf_weights
 from farspan.runtime.answering import Answering
 from farspan.runtime.feed import Part, checked, joined, to_read
 from farspan.runtime.fetching import Fetching
@@ -62,13 +62,17 @@ class Model:
 
     access: Literal["internals"] = "internals"
 
-    def __init__(self, hf_model: Any, tokenizer: Any, *, path: str) -> None:
-        self.hf, self.tokenizer, self.path = hf_model, tokenizer, path
+    def __init__(self, hf_model: Any, tokenizer: Any, *, path: str, weights: str | None = None) -> None:
+        self.hf, self.tokenizer, self.path, self.weights = hf_model, tokenizer, path, weights
         self._prepared: Prepared = prepare_model(hf_model)
         self.prompts = Prompts(tokenizer)
+        if weights is not None:
+            self.fingerprint  # noqa: B018 - of the weights as they came
+            hf_weights.transform(self._prepared.layers, weights)
 
     def __repr__(self) -> str:
-        return f"Model({self.path!r}, {type(self.hf).__name__}, {str(self.hf.dtype).removeprefix('torch.')})"
+        form = "" if self.weights is None else f", weights {self.weights}"
+        return f"Model({self.path!r}, {type(self.hf).__name__}, {str(self.hf.dtype).removeprefix('torch.')}{form})"
 
     @property
     def layout(self) -> ModelLayout:
@@ -331,6 +335,7 @@ class Model:
         manifest = {
             "model": self.path,
             "dtype": str(self.hf.dtype).removeprefix("torch."),
+            "weights": self.weights,
             "fingerprint": self.fingerprint,
             "plan": context.plan.to_json(),
             "plan_hash": context.plan.hash,

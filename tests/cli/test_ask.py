@@ -118,3 +118,13 @@ def test_a_model_that_moved_is_named_with_m(run: Run, story: Path, tiny_path: Pa
     result = run("ask", "story.ctx", QUESTION)
     assert result.code == 1 and str(old) in result.err and "Say where it is now with -m" in result.err
     assert run("ask", "story.ctx", QUESTION, *SHORT, "-m", new).code == 0
+
+
+def test_questions_use_the_form_of_weights_that_was_read_with(run: Run, tmp_path: Path, tiny_path: Path):
+    (tmp_path / "a.txt").write_text("The gateway listens on port 8443. " * 8)
+    run("read", tmp_path / "a.txt", "-m", tiny_path, "--weights", "int8", "-o", tmp_path / "a.ctx")
+    expected = farspan.load(tiny_path, weights="int8").open(tmp_path / "a.ctx").ask(QUESTION, max_new_tokens=6)
+    result = run("ask", tmp_path / "a.ctx", QUESTION, *SHORT)
+    assert result.code == 0 and result.out == expected.text + "\n"
+    wrong = run("read", tmp_path / "a.txt", "-m", tiny_path, "--weights", "int3", "-o", tmp_path / "b.ctx")
+    assert wrong.code != 0 and "allowed: int8, packed" in wrong.err and not (tmp_path / "b.ctx").exists()

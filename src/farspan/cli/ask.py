@@ -94,12 +94,14 @@ def ask(
 
 
 def open_context(file: str, model: str | None = None, device: str | None = None) -> Context:
-    """Open a context file with the model it was read with, in the dtype it was read in."""
+    """Open a context file with the model it was read with, in the dtype and form of weights it was read in."""
     from farspan.cache.file import peek
 
     manifest = peek(file)
     try:
-        loaded = load_model(model or manifest["model"], dtype=manifest.get("dtype"), device=device)
+        loaded = load_model(
+            model or manifest["model"], dtype=manifest.get("dtype"), device=device, weights=manifest.get("weights")
+        )
     except ModelNotFound as error:
         if model is not None:
             raise

@@ -27,6 +27,7 @@ def read(
     length: int | None = None,
     dtype: str | None = None,
     device: str | None = None,
+    weights: str | None = None,
     codec: str | None = None,
     level: int | None = None,
     json: bool = False,
@@ -55,6 +56,8 @@ def read(
         float32, bfloat16, float16. Default: the model's own.
     device
         Where the model runs, such as cuda. Default: cpu.
+    weights
+        int8 or packed, for faster answers; questions use the same. Default: as they are.
     codec
         Write the entries coded, in fewer bytes and not exactly: cachegen.
     level
@@ -78,7 +81,7 @@ def read(
     saved = False
     try:
         with ReadProgress(quiet=quiet) as progress:
-            loaded = load_model(model, dtype=dtype, device=device)
+            loaded = load_model(model, dtype=dtype, device=device, weights=weights)
             progress.stage("starting")
             context = loaded.read(texts, chosen, probe=probe, length=length, progress=progress.update)
             progress.stage(f"writing {target}")

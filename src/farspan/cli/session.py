@@ -19,7 +19,9 @@ SUFFIX = ".ctx"
 STDIN = "<stdin>"  # what a lone - on the command line becomes
 
 
-def load_model(name: str | None, *, dtype: str | None = None, device: str | None = None) -> Model:
+def load_model(
+    name: str | None, *, dtype: str | None = None, device: str | None = None, weights: str | None = None
+) -> Model:
     """`farspan.load` without the libraries' own progress bars and advice on stderr.
 
     A folder's name is made absolute: it goes into context files, which are opened from anywhere.
@@ -30,7 +32,7 @@ def load_model(name: str | None, *, dtype: str | None = None, device: str | None
 
     if name is not None and name != EMBEDDED and os.path.isdir(os.path.expanduser(name)):
         name = os.path.abspath(os.path.expanduser(name))
-    return farspan.load(name, dtype=dtype, device=device)
+    return farspan.load(name, dtype=dtype, device=device, weights=weights)
 
 
 def settle_libraries() -> None:

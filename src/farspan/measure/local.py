@@ -52,6 +52,7 @@ class LocalModel:
             "trained_length": self.model.trained_length,
             "decoding": "greedy",
             **({"recall": True} if self.recall else {}),
+            **({"weights": self.model.weights} if self.model.weights else {}),
         }
 
     def environment(self) -> dict[str, Any]:
