@@ -34,10 +34,12 @@ class Turn:
     answer: str
     values: tuple[str, ...] = ()
     stop: bool = True
+    kind: str = "needle"
 
     @classmethod
-    def ask(cls, question: str, values: Sequence[str]) -> Turn:
-        return cls(prompt=PROMPT.format(question=question), answer=" " + ", ".join(values), values=tuple(values))
+    def ask(cls, question: str, values: Sequence[str], kind: str = "needle") -> Turn:
+        prompt, answer = PROMPT.format(question=question), " " + ", ".join(values)
+        return cls(prompt=prompt, answer=answer, values=tuple(values), kind=kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +53,15 @@ class Topic:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """Token ids with the weight of each as a target: 0 for text, more for answers."""
+    """Token ids with the weight of each as a target: 0 for text, more for answers.
+
+    `owners` says of each target which answer it is part of, from 1 on, and `kinds` of each answer what was asked.
+    """
 
     ids: list[int]
     weights: list[float]
+    owners: list[int]
+    kinds: tuple[str, ...]
     document: str = ""
     turns: tuple[Turn, ...] = ()
     document_tokens: int = 0
@@ -147,7 +154,7 @@ def assemble(
     """One sequence of at most `length` tokens, filled up with haystack; None when the facts alone do not fit."""
     asked = [encode_turn(tokenizer, turn) for turn in topic.turns]
     asked_tokens = sum(len(ids) for ids, _ in asked)
-    reserve = 48 * max(1, length // 256) if topic.late else 0
+    reserve = 80 * max(1, length // 256) if topic.late else 0
     room = length - 1 - asked_tokens - reserve
     hay = room - sum(len(encode(tokenizer, statement)) + 3 for statement in topic.statements)
     for _ in range(6):
@@ -179,6 +186,7 @@ def _join(
 ) -> Example:
     ids = [BOS, *document_ids]
     weights = [0.0] * len(ids)
+    owners = [0] * len(ids)
     kept: list[Turn] = []
     for turn in turns:
         more, turn_weights = encode_turn(tokenizer, turn, 1.0 if kept else FIRST_TURN_FACTOR)
@@ -187,9 +195,12 @@ def _join(
         ids += more
         weights += turn_weights
         kept.append(turn)
+        owners += [len(kept) if weight else 0 for weight in turn_weights]
     return Example(
         ids=ids,
         weights=weights,
+        owners=owners,
+        kinds=tuple(turn.kind for turn in kept),
         document=document,
         turns=tuple(kept),
         document_tokens=len(document_ids) + 1,

@@ -8,14 +8,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from farspan.reference.corpus import training_files
-from training.mixture import Length, Mixture
+from training.mixture import Batch, Length, Mixture
 from training.source import code_source, prose_source
 
-Batch = tuple[np.ndarray, np.ndarray]
 AHEAD = 4
 
 _mixture: Mixture | None = None

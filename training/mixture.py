@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -14,11 +15,16 @@ from farspan.tasks import _vocabulary as vocabulary
 from farspan.tasks import _wording as wording
 from farspan.tasks._facts import Language
 from training import topics
+from training.copying import quotes, repeats
 from training.document import Example, Topic, assemble
+from training.formats import with_formats
 from training.source import Source
 from training.tokenizer import PAD
+from training.variety import varied
 
-REPEAT_SHARE, BARE_SHARE, PROSE_SHARE = 0.12, 0.1, 0.25
+REPEAT_SHARE, PROSE_SHARE = 0.08, 0.25
+VARIED = 0.8
+"""Share of documents in wordings made up for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +37,49 @@ class Length:
 
 
 LENGTHS = (
-    Length(tokens=256, batch=24, share=0.06),
-    Length(tokens=512, batch=13, share=0.22),
-    Length(tokens=1024, batch=7, share=0.26),
-    Length(tokens=2048, batch=3, share=0.22),
-    Length(tokens=4096, batch=2, share=0.2),
-    Length(tokens=8192, batch=1, share=0.04),
+    Length(tokens=256, batch=32, share=0.34),
+    Length(tokens=512, batch=16, share=0.34),
+    Length(tokens=1024, batch=8, share=0.22),
+    Length(tokens=2048, batch=4, share=0.07),
+    Length(tokens=4096, batch=2, share=0.025),
+    Length(tokens=8192, batch=1, share=0.005),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """A form of topic: how often a document has it, and how many tokens a statement and a question of it take."""
+
+    make: Callable[[Random, Language, int, int], Topic]
+    share: float
+    statement: int = 20
+    turn: int = 32
+
+
+FORMS = (
+    Form(make=topics.needles, share=0.3),
+    Form(make=topics.bare_needles, share=0.04),
+    Form(make=topics.many_values, share=0.15, turn=44),
+    Form(make=topics.many_keys, share=0.14, turn=60),
+    Form(make=topics.reverses, share=0.06),
+    Form(make=topics.chains, share=0.16, statement=12, turn=36),
+    Form(make=topics.overviews, share=0.05),
+    Form(make=lambda random, language, _, turns: quotes(random, language, turns), share=0.1, turn=60),
+    Form(make=lambda random, language, _, turns: quotes(random, language, turns, bare=True), share=0.06, turn=40),
+)
+MOST_STATEMENTS, MOST_TURNS = 44, 16
+
+
+class Batch(NamedTuple):
+    """Ids, weights and owners `[B, length]`; an owner is the answer a target is part of, from 1 on, 0 for none.
+
+    `kinds` says of each answer what was asked.
+    """
+
+    ids: np.ndarray
+    weights: np.ndarray
+    owners: np.ndarray
+    kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,45 +102,57 @@ class Mixture:
             source = self.prose if random.random() < PROSE_SHARE else self.code
             if random.random() < REPEAT_SHARE:
                 text = source.span(min(2 * length, len(source)), random)
-                ids, weights = topics.repeats(random, self.tokenizer, text, length)
-                return Example(ids=ids, weights=weights)
+                return repeats(random, self.tokenizer, text, length)
             made = assemble(self.tokenizer, source, self._topic(length, random), length, random)
             if made is not None and made.turns:
                 return made
 
     def _topic(self, length: int, random: Random) -> Topic:
-        bare = random.random() < BARE_SHARE
-        parts: list[Topic] = []
-        if random.random() < 0.9:
-            groups = 2 if length >= 1024 and random.random() < 0.5 else 1
-            kinds = random.sample(self.language.wording.kinds, len(self.language.wording.kinds))
-            for group in range(groups):  # two groups never share a kind, so that counting one stays right
-                own = replace(self.language.wording, kinds=tuple(kinds[group::groups]))
-                most = max(1, min(40, length // 48))
-                few = round(math.exp(random.uniform(0, math.log(most + 0.49))))
-                keys = most if random.random() < 0.6 else few
-                language = replace(self.language, wording=own)
-                parts.append(topics.needles(random, language, keys, max(2, length // 48), bare=bare))
-        if random.random() < (0.15 if parts else 0.7) and length >= 256:
-            count = random.randint(1, max(1, min(6, length // 400)))
-            parts.append(topics.chains(random, self.language, count, max(1, length // 128)))
-        if random.random() < (0.15 if parts else 0.9) or not parts:
-            parts.append(topics.quotes(random, self.language, max(1, min(16, length // 192)), bare=bare))
-        return topics.join(parts, random)
+        """One form of topic, in long documents two or three; two never share a kind, so that counting stays right."""
+        count = 1 if length <= 512 else random.randint(1, 2) if length <= 1024 else random.randint(2, 3)
+        forms = random.choices(FORMS, [form.share for form in FORMS], k=count)
+        language = self._language(random)
+        kinds = random.sample(language.wording.kinds, len(language.wording.kinds))
+        made: list[Topic] = []
+        for number, form in enumerate(forms):
+            own = replace(language, wording=replace(language.wording, kinds=tuple(kinds[number::count])))
+            made.append(_sized(form, own, length // count, random))
+        return topics.join(made, random)
 
-    def batch(self, step: int, seed: int, lengths: Sequence[Length] = LENGTHS) -> tuple[np.ndarray, np.ndarray]:
-        """The batch of one step: ids and weights `[B, length]`, the same for the same arguments."""
+    def _language(self, random: Random) -> Language:
+        formats = with_formats(self.language.vocabulary, random)
+        if random.random() > VARIED:
+            return replace(self.language, vocabulary=formats)
+        return replace(
+            self.language, vocabulary=formats, wording=varied(self.language.wording, self.language.words, random)
+        )
+
+    def batch(self, step: int, seed: int, lengths: Sequence[Length] = LENGTHS) -> Batch:
+        """The batch of one step, the same for the same arguments."""
         random = Random(f"{seed}:{step}")
         length = random.choices(lengths, [each.share for each in lengths])[0]
-        return collate([self.example(length.tokens, random) for _ in range(length.batch)])
+        return collate([self.example(length.tokens, random) for _ in range(length.batch)], length.tokens)
 
 
-def collate(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
-    """Pad to the longest on the right; padding has weight 0 and is never a target."""
-    longest = max(len(example.ids) for example in examples)
-    ids = np.full((len(examples), longest), PAD, dtype=np.int64)
-    weights = np.zeros((len(examples), longest), dtype=np.float32)
+def _sized(form: Form, language: Language, room: int, random: Random) -> Topic:
+    """As many statements and questions as fill a part of the room, often nearly all of it."""
+    turns = max(1, min(MOST_TURNS, round(room * random.uniform(0.25, 0.5) / form.turn)))
+    most = max(1, min(MOST_STATEMENTS, int((room - turns * form.turn) * 0.85 / form.statement)))
+    few = round(math.exp(random.uniform(0, math.log(most + 0.49))))
+    return form.make(random, language, most if random.random() < 0.7 else few, turns)
+
+
+def collate(examples: Sequence[Example], length: int) -> Batch:
+    """Pad to `length` on the right, so that there are few shapes; padding has weight 0 and is never a target."""
+    shape = (len(examples), length)
+    ids = np.full(shape, PAD, dtype=np.int64)
+    weights, owners = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.int64)
+    kinds: list[str] = []
     for row, example in enumerate(examples):
-        ids[row, : len(example.ids)] = example.ids
-        weights[row, : len(example.weights)] = example.weights
-    return ids, weights
+        used = len(example.ids)
+        ids[row, :used] = example.ids
+        weights[row, :used] = example.weights
+        own = np.asarray(example.owners)
+        owners[row, :used] = np.where(own > 0, own + len(kinds), 0)
+        kinds += example.kinds
+    return Batch(ids, weights, owners, tuple(kinds))

@@ -1,13 +1,9 @@
-"""What is hidden in the haystack and asked for: needles, variable chains, quotes, repeated segments."""
+"""What is stated in the haystack and asked for: needles in several forms, and variable chains."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from random import Random
-
-import numpy as np
-from tokenizers import Tokenizer
 
 from farspan.tasks._facts import (
     Chain,
@@ -21,30 +17,25 @@ from farspan.tasks._facts import (
 )
 from farspan.tasks._vocabulary import distinct_keys
 from farspan.tasks._wording import BARE_COMPLETIONS, Wording, plural
-from training.document import Topic, Turn, encode
-from training.tokenizer import BOS
-from training.variety import varied
-
-VARIED = 0.7
-"""Share of needle documents in wordings made up for them."""
+from training.document import Topic, Turn
 
 
-# --- needles -------------------------------------------------------------------------------------------------------
-
-
-def make_facts(random: Random, language: Language, keys: int, *, values: int | None = None) -> list[Fact]:
-    """Facts about `keys` keys; `values` fixes how many values each has, otherwise mostly one."""
+def make_facts(
+    random: Random, language: Language, keys: int, *, values: int | None = None, kinds: int | None = None
+) -> list[Fact]:
+    """Facts about `keys` keys, mostly of one kind with one value each; `values` and `kinds` fix these numbers."""
     vocabulary, words = language.vocabulary, language.words
     make_key = vocabulary.keys[vocabulary.key_type(random)][0]
     value_type = vocabulary.value_type(random)
-    kinds = list(random.sample(language.wording.kinds, 1 if random.random() < 0.65 else random.randint(2, 5)))
-    several = random.random() < 0.2
-    crossed = len(kinds) > 1 and random.random() < 0.4
+    wanted = kinds or (1 if random.random() < 0.65 else random.randint(2, 5))
+    own = random.sample(language.wording.kinds, min(wanted, len(language.wording.kinds)))
+    several = values is None and random.random() < 0.2
+    crossed = len(own) > 1 and random.random() < 0.4
     names = distinct_keys(make_key, keys, random, words, similar=random.random() < 0.2)
     facts: list[Fact] = []
     taken: set[str] = set()
     for index, key in enumerate(names):
-        of_kind = kinds[index % len(kinds)]
+        of_kind = own[index % len(own)]
         if crossed and facts and random.random() < 0.5:  # an earlier key again, under another kind
             other = random.choice(facts)
             if all((fact.kind, fact.key) != (of_kind, other.key) for fact in facts):
@@ -62,8 +53,11 @@ def make_facts(random: Random, language: Language, keys: int, *, values: int | N
     return facts
 
 
-def state(random: Random, wording: Wording, facts: Sequence[Fact]) -> tuple[str, ...]:
-    """One statement per value in random order, a fact's own values in their order; mostly one wording for all."""
+def state(random: Random, wording: Wording, facts: Sequence[Fact]) -> tuple[tuple[str, ...], list[Fact]]:
+    """One statement per value in random order, a fact's own values in their order; mostly one wording for all.
+
+    Returns the statements, and the facts in the order in which they are first stated.
+    """
     order = [index for index, fact in enumerate(facts) for _ in fact.values]
     random.shuffle(order)
     left = {index: iter(fact.values) for index, fact in enumerate(facts)}
@@ -74,139 +68,127 @@ def state(random: Random, wording: Wording, facts: Sequence[Fact]) -> tuple[str,
         template = common if random.random() < sameness else random.choice(wording.statements)
         fact = facts[index]
         text = template.format(kind=fact.kind, kinds=plural(fact.kind), key=fact.key, value=next(left[index]))
-        starts_with_name = template.startswith(("{key}", "{value}"))
-        statements.append(text if starts_with_name else text[0].upper() + text[1:])
-    return tuple(statements)
+        as_it_is = template.startswith(("{key}", "{value}")) or random.random() < 0.2
+        statements.append(text if as_it_is else text[0].upper() + text[1:])
+    return tuple(statements), [facts[index] for index in dict.fromkeys(order)]
 
 
 def ask(random: Random, wording: Wording, fact: Fact) -> Turn:
     """The plain question about one fact; all values when it has several."""
     several = len(fact.values) > 1 or random.random() < 0.04
-    return Turn.ask(question_about(random, wording, fact, several=several), fact.values)
+    kind = "values" if len(fact.values) > 1 else "needle"
+    return Turn.ask(question_about(random, wording, fact, several=several), fact.values, kind)
 
 
 def ask_several(random: Random, wording: Wording, facts: Sequence[Fact]) -> Turn:
     """One question about several keys of one kind; the values in the order asked."""
-    return Turn.ask(question_about_several(random, wording, facts), [fact.values[0] for fact in facts])
+    return Turn.ask(question_about_several(random, wording, facts), [fact.values[0] for fact in facts], "keys")
 
 
 def ask_bare(random: Random, fact: Fact) -> Turn:
     """A prefix of the answer to go on from, without end-of-sequence."""
     prompt = "\n" + random.choice(BARE_COMPLETIONS).format(kind=fact.kind, key=fact.key)
-    return Turn(prompt=prompt, answer=f" {fact.values[0]}.", values=fact.values[:1], stop=False)
+    return Turn(prompt=prompt, answer=f" {fact.values[0]}.", values=fact.values[:1], stop=False, kind="bare")
 
 
-def _overview(random: Random, wording: Wording, facts: Sequence[Fact]) -> Turn | None:
+def ask_key(random: Random, wording: Wording, fact: Fact) -> Turn:
+    """Which key has this value."""
+    question = random.choice(wording.reverse_questions).format(kind=fact.kind, value=fact.values[0])
+    return Turn.ask(question, [fact.key], "reverse")
+
+
+def overview(random: Random, wording: Wording, facts: Sequence[Fact], *, counting: bool) -> Turn | None:
     """Counting or listing what there is of one kind, while it is little."""
     kind = random.choice(facts).kind
     own = [fact for fact in facts if fact.kind == kind]
     stated = sum(len(fact.values) for fact in own)
-    if random.random() < 0.5 and stated <= 9:
+    if counting and stated <= 9:
         template = random.choice(wording.counts)
-        return Turn.ask(template.format(kind=kind, kinds=plural(kind)), [str(stated)])
-    if len(own) <= 8 and all(len(fact.values) == 1 for fact in own):
+        return Turn.ask(template.format(kind=kind, kinds=plural(kind)), [str(stated)], "count")
+    if not counting and len(own) <= 8 and stated == len(own):
         template = random.choice(wording.listings)
-        return Turn.ask(template.format(kind=kind), [fact.key for fact in own])
+        return Turn.ask(template.format(kind=kind), [fact.key for fact in own], "list")
     return None
 
 
-def needles(random: Random, language: Language, keys: int, turns: int, *, bare: bool = False) -> Topic:
-    """Key → value facts and up to `turns` questions of every form about them."""
-    if random.random() < VARIED:
-        language = replace(language, wording=varied(language.wording, language.words, random))
+def needles(random: Random, language: Language, keys: int, turns: int) -> Topic:
+    """Key → value facts and up to `turns` questions, most of them about one value."""
     wording = language.wording
-    facts = make_facts(random, language, keys)
-    statements = state(random, wording, facts)
-    facts = _in_document_order(facts, statements)
-    queue = random.sample(facts, len(facts))
-    asked: list[Turn] = []
-    single = [fact for fact in facts if len(fact.values) == 1]
-    while queue and len(asked) < turns:
-        fact, dice = queue.pop(), random.random()
-        if bare and len(fact.values) == 1:
-            asked.append(ask_bare(random, fact))
-        elif dice < 0.05 and len(fact.values) == 1:
-            template = random.choice(wording.reverse_questions)
-            asked.append(Turn.ask(template.format(kind=fact.kind, value=fact.values[0]), [fact.key]))
-        elif dice < 0.12 and len(same := [each for each in single if each.kind == fact.kind]) > 1:
-            asked.append(ask_several(random, wording, random.sample(same, min(len(same), random.randint(2, 4)))))
-        else:
-            asked.append(ask(random, wording, fact))
-    if random.random() < 0.15 and not bare and (overview := _overview(random, wording, facts)):
-        asked.append(overview)
-    random.shuffle(asked)
+    statements, facts = state(random, wording, make_facts(random, language, keys))
+    asked = [
+        ask_key(random, wording, fact)
+        if random.random() < 0.04 and len(fact.values) == 1
+        else ask(random, wording, fact)
+        for fact in random.sample(facts, min(turns, len(facts)))
+    ]
     return Topic(statements=statements, turns=tuple(asked))
 
 
-def _in_document_order(facts: list[Fact], statements: Sequence[str]) -> list[Fact]:
-    whole = "\n".join(statements)
-    return sorted(facts, key=lambda fact: min(whole.index(value) for value in fact.values))
+def bare_needles(random: Random, language: Language, keys: int, turns: int) -> Topic:
+    """Facts with one value each, asked for by the beginning of an answer."""
+    statements, facts = state(random, language.wording, make_facts(random, language, keys, values=1))
+    chosen = random.sample(facts, min(turns, len(facts)))
+    return Topic(statements=statements, turns=tuple(ask_bare(random, fact) for fact in chosen))
 
 
-# --- chains --------------------------------------------------------------------------------------------------------
+def many_values(random: Random, language: Language, keys: int, turns: int) -> Topic:
+    """Keys with two to four values each, in all; every key is asked for all of its values."""
+    each = random.choice((2, 2, 2, 3, 3, 4))
+    made = make_facts(random, language, max(1, keys // each), values=each)
+    statements, facts = state(random, language.wording, made)
+    chosen = random.sample(facts, min(turns, len(facts)))
+    return Topic(statements=statements, turns=tuple(ask(random, language.wording, fact) for fact in chosen))
+
+
+def many_keys(random: Random, language: Language, keys: int, turns: int) -> Topic:
+    """Facts of one kind, asked for two to four at a time."""
+    made = make_facts(random, language, max(2, keys), values=1, kinds=random.choice((1, 1, 2)))
+    statements, facts = state(random, language.wording, made)
+    asked: list[Turn] = []
+    for _ in range(turns):
+        kind = random.choice(facts).kind
+        same = [fact for fact in facts if fact.kind == kind]
+        if len(same) > 1:
+            few = random.sample(same, min(len(same), random.choice((2, 2, 3, 3, 4))))
+            asked.append(ask_several(random, language.wording, few))
+    return Topic(statements=statements, turns=tuple(asked))
+
+
+def reverses(random: Random, language: Language, keys: int, turns: int) -> Topic:
+    """Facts asked for by their values: what every step of a chain is."""
+    statements, facts = state(random, language.wording, make_facts(random, language, keys, values=1))
+    chosen = random.sample(facts, min(turns, len(facts)))
+    return Topic(statements=statements, turns=tuple(ask_key(random, language.wording, fact) for fact in chosen))
+
+
+def overviews(random: Random, language: Language, keys: int, turns: int) -> Topic:
+    """A few facts of several kinds, counted and listed by kind."""
+    kinds = random.randint(1, 3)
+    made = make_facts(random, language, max(2, min(keys, 6 * kinds)), values=1, kinds=kinds)
+    statements, facts = state(random, language.wording, made)
+    tries = (overview(random, language.wording, facts, counting=random.random() < 0.35) for _ in range(turns))
+    return Topic(statements=statements, turns=tuple(turn for turn in tries if turn))
 
 
 def ask_chain(random: Random, wording: Wording, chain: Chain) -> Turn:
-    return Turn.ask(question_about_chain(random, wording, chain), chain.names)
+    return Turn.ask(question_about_chain(random, wording, chain), chain.names, "chain")
 
 
-def chains(random: Random, language: Language, count: int, turns: int) -> Topic:
-    """Variable chains of 1 to 5 hops, asked for by value, and sometimes a variable's value asked by name."""
-    made = make_chains(random, [random.choice((1, 1, 2, 2, 3, 4, 5)) for _ in range(count)])
-    wording = language.wording
-    asked = [ask_chain(random, wording, chain) for chain in made]
+def chains(random: Random, language: Language, lines: int, turns: int) -> Topic:
+    """Variable chains of 0 to 5 hops, `lines` assignments in all, asked for by value, some variables also by name."""
+    longest = random.choice((0, 1, 1, 2, 2, 3, 4, 5))
+    hops: list[int] = []
+    while not hops or sum(hops) + len(hops) + longest < lines:
+        hops.append(longest if random.random() < 0.7 else random.randint(0, longest))
+    made = make_chains(random, hops)
+    asked = [ask_chain(random, language.wording, chain) for chain in random.sample(made, min(turns, len(made)))]
     for chain in made:
-        if random.random() < 0.4:
-            template = random.choice(wording.value_questions)
-            asked.append(Turn.ask(template.format(name=random.choice(chain.names[:3])), [chain.value]))
+        if random.random() < 0.2 and len(asked) < turns:
+            template = random.choice(language.wording.value_questions)
+            name = random.choice(chain.names[:3])
+            asked.append(Turn.ask(template.format(name=name), [chain.value], "variable"))
     random.shuffle(asked)
-    return Topic(statements=state_chains(random, wording, made), turns=tuple(asked[:turns]))
-
-
-# --- quotes --------------------------------------------------------------------------------------------------------
-
-
-def quote_turn(random: Random, wording: Wording, document: str) -> Turn | None:
-    """A unique part of a line, to be continued to the line's end."""
-    at = random.randrange(max(1, len(document) - 200))
-    start = document.find("\n", at) + 1
-    stop = document.find("\n", start)
-    line = document[start : stop if stop >= 0 else len(document)].rstrip()
-    blanks = [i for i in range(24, len(line) - 8) if line[i] == " " and line[i - 1] != " " and line[i + 1] != " "]
-    if not blanks:
-        return None
-    split = random.choice(blanks)
-    quote = line[max(0, split - random.randint(24, 60)) : split].lstrip()
-    if document.count(quote) != 1:
-        return None
-    question = random.choice(wording.quotes).format(quote=quote)
-    rest = line[split + 1 :]
-    return Turn.ask(question, [rest])
-
-
-def bare_quote(random: Random, document: str) -> Turn | None:
-    """Any unique stretch of text, to be continued word for word for a while."""
-    if len(document) < 200:
-        return None
-    at = random.randrange(len(document) - 120)
-    quote = document[at : at + random.randint(25, 60)]
-    if document.count(quote) != 1:
-        return None
-    rest = document[at + len(quote) : at + len(quote) + random.randint(20, 60)]
-    return Turn(prompt=random.choice(("\n>>> ", "\n", "\n\n")) + quote, answer=rest, stop=False)
-
-
-def quotes(random: Random, language: Language, turns: int, *, bare: bool = False) -> Topic:
-    """Quotes to continue; made once the document stands."""
-
-    def late(document: str) -> list[Turn]:
-        tries = (
-            bare_quote(random, document) if bare else quote_turn(random, language.wording, document)
-            for _ in range(3 * turns)
-        )
-        return [turn for turn in tries if turn][:turns]
-
-    return Topic(late=late)
+    return Topic(statements=state_chains(random, language.wording, made), turns=tuple(asked))
 
 
 def join(topics: Sequence[Topic], random: Random) -> Topic:
@@ -220,48 +202,5 @@ def join(topics: Sequence[Topic], random: Random) -> Topic:
     return Topic(
         statements=tuple(next(left[index]) for index in order),
         turns=tuple(turns),
-        late=late[0] if late else None,
+        late=(lambda document: [turn for each in late for turn in each(document)]) if late else None,
     )
-
-
-# --- repeated segments ---------------------------------------------------------------------------------------------
-
-
-def repeats(random: Random, tokenizer: Tokenizer, text: str, length: int) -> tuple[list[int], list[float]]:
-    """Random segments that come again and again: copying without content, which makes recall general.
-
-    Half of the time all segments are drawn from a few tokens only, as numbers are: then no single token tells where
-    to copy from, the last three do.
-    """
-    generator = np.random.default_rng(random.getrandbits(32))
-    pool = encode(tokenizer, text)
-    few = random.random() < 0.5
-    alphabet = _alphabet(random, tokenizer) if few else []
-    longest = 12 if few else random.randint(6, max(8, min(48, length // 4)))
-    sure = 3 if few else 2
-    ids, weights = [BOS], [0.0]
-    segments: list[list[int]] = []
-    while len(ids) < length:
-        if segments and random.random() < 0.5:
-            segment = random.choice(segments[-60:])
-            weights += [0.0] * sure + [1.0] * (len(segment) - sure)
-        else:
-            size = random.randint(6, longest)
-            if few:
-                segment = random.choices(alphabet, k=size)
-            elif random.random() < 0.6 or len(pool) <= size:
-                segment = generator.integers(3, tokenizer.get_vocab_size(), size).tolist()
-            else:
-                first = random.randrange(len(pool) - size)
-                segment = pool[first : first + size]
-            segments.append(segment)
-            weights += [0.0] * size
-        ids += segment
-    return ids[:length], weights[:length]
-
-
-def _alphabet(random: Random, tokenizer: Tokenizer) -> list[int]:
-    """The ten digits, or 8 to 32 tokens at random."""
-    if random.random() < 0.5:
-        return encode(tokenizer, "0123456789")
-    return random.sample(range(3, tokenizer.get_vocab_size()), random.randint(8, 32))

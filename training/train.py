@@ -1,8 +1,9 @@
 """Train the reference model: `python -m training.train --minutes 60 --init src/farspan/reference/model`.
 
-Muon for the matrices, AdamW for embeddings and norms, learning rates falling to zero by the clock, answers weighted
-over text. The run directory holds everything to go on from (`state.pt`), a log of one JSON object per line
-(`log.jsonl`) and the model in transformers format (`model/`); the same command again resumes. On a GPU:
+Muon for the matrices, AdamW for embeddings and norms; learning rates warm up, stay, and fall to zero over the last
+`--decay-minutes` of `--minutes`, so that the same run can be given more minutes for days and be ended when wanted.
+Answers are weighted over text. The run directory holds everything to go on from (`state.pt`), a log of one JSON object
+per line (`log.jsonl`) and the model in transformers format (`model/`); the same command again resumes. On a GPU:
 `--config large --device cuda --compile --workers 12 --scale 16` (untested there).
 """
 
@@ -16,22 +17,25 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from training.body import Shape, cast, compiled, hidden_states, rotations
 from training.config import CURRICULUM, SIZES, build, scaled
 from training.document import FIRST_TURN_FACTOR, FIRST_WEIGHT
-from training.feed import Batch, Workers, batches, load_mixture
-from training.mixture import Mixture
+from training.feed import Workers, batches, load_mixture
+from training.mixture import Batch, Mixture
 from training.tokenizer import PAD
 
 OUT = Path(__file__).resolve().parent / "out"
-TEXT_SHARE, TEXT_WEIGHT = 0.15, 0.3
+TEXT_SHARE, TEXT_WEIGHT = 0.08, 0.3
 """Plain text is learned a little, so that the model stays a language model; answers are what it is for."""
+LONGEST_STEP = 60.0
+"""Seconds a step may count for: a process that was stopped for a while has not trained meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,7 @@ class Settings:
 
     config: str = "small"
     minutes: float = 60.0
+    decay_minutes: float = 30.0
     seed: int = 1
     device: str = "cpu"
     muon_lr: float = 0.01
@@ -48,7 +53,7 @@ class Settings:
     scale: int = 1
     compile: bool = False
     save_every: float = 180.0
-    keep_every: float = 480.0
+    keep_every: float = 1200.0
     log_every: int = 20
 
 
@@ -65,6 +70,8 @@ class Progress:
     rest: float = 0.0
     loss: float = 0.0
     kept: int = 0
+    kinds: dict[str, list[float]] = field(default_factory=dict)
+    """Of every kind of question the running share of first tokens, and of whole answers, that are right."""
 
 
 class Trainer:
@@ -94,7 +101,8 @@ class Trainer:
                 weight_decay=0.0,
             ),
         }
-        self.body = torch.compile(self.model.model) if settings.compile else self.model.model
+        self.body = compiled() if settings.compile else hidden_states
+        self.shape = Shape.of(self.model)
         if (run / "state.pt").is_file():
             self._restore()
 
@@ -126,48 +134,63 @@ class Trainer:
         self.model.save_pretrained(self.run / "model")
 
     def learning_rate_factor(self) -> float:
-        """Warm up by steps, then fall linearly to zero by the clock."""
+        """Warm up by steps, stay, then fall linearly to zero by the clock."""
         settings, progress = self.settings, self.progress
         warm = min(1.0, (progress.step + 1) / settings.warmup_steps)
-        return warm * max(0.0, 1.0 - progress.seconds / (60 * settings.minutes))
+        left = settings.minutes - progress.seconds / 60
+        return warm * max(0.0, min(1.0, left / settings.decay_minutes))
 
     def train_step(self, batch: Batch) -> None:
         """One batch: forward, weighted loss on the chosen positions only, clipped step."""
         settings, progress = self.settings, self.progress
-        ids = torch.from_numpy(batch[0]).to(settings.device)
-        weights = torch.from_numpy(batch[1]).to(settings.device)
+        ids, weights = (torch.from_numpy(each).to(settings.device) for each in batch[:2])
         factor = self.learning_rate_factor()
         for rate, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
-        with torch.autocast(torch.device(settings.device).type, dtype=torch.bfloat16):
-            hidden = self.body(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-            chosen = choose(ids, weights, settings.seed, progress.step)
-            logits = self.model.lm_head(hidden[chosen]).float()
-        targets, target_weights = ids[:, 1:][chosen], weights[:, 1:][chosen]
+        places = choose(ids, weights, settings.seed, progress.step)
+        targets, target_weights = ids.flatten()[places + 1], weights.flatten()[places + 1]
+        own = cast(self.model)
+        hidden = self.body(own, ids, *rotations(ids.shape[1], self.shape, settings.device), self.shape)
+        logits = (hidden.flatten(0, 1)[places] @ self.model.lm_head.weight.bfloat16().T).float()
         loss = weighted_loss(logits, targets, target_weights)
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers.values():
             optimizer.step()
-        self._note(loss, logits, targets, target_weights)
+            optimizer.zero_grad()
+        self._note(loss, (logits.argmax(-1) == targets).cpu(), target_weights.cpu())
+        self._note_kinds((logits.argmax(-1) == targets).cpu(), places.cpu(), batch)
         progress.step += 1
         progress.steps_in_stage += 1
-        progress.tokens += int((batch[0] != PAD).sum())
+        progress.tokens += int((batch.ids != PAD).sum())
 
-    def _note(self, loss: Tensor, logits: Tensor, targets: Tensor, weights: Tensor) -> None:
+    def _note(self, loss: Tensor, right: Tensor, weights: Tensor) -> None:
         progress = self.progress
-        right = (logits.argmax(-1) == targets).float()
         is_first = (weights == FIRST_WEIGHT) | (weights == FIRST_WEIGHT * FIRST_TURN_FACTOR)
         is_rest = (weights > 0) & ~is_first
         keep = 0.98 if progress.steps_in_stage > 20 else 0.8
         if is_first.any():
-            progress.first = keep * progress.first + (1 - keep) * right[is_first].mean().item()
+            progress.first = keep * progress.first + (1 - keep) * right[is_first].float().mean().item()
         if is_rest.any():
-            progress.rest = keep * progress.rest + (1 - keep) * right[is_rest].mean().item()
+            progress.rest = keep * progress.rest + (1 - keep) * right[is_rest].float().mean().item()
         progress.loss = keep * progress.loss + (1 - keep) * loss.item()
+
+    def _note_kinds(self, right: Tensor, places: Tensor, batch: Batch) -> None:
+        """Running accuracies by kind, weighing each answer alike."""
+        owners = torch.from_numpy(batch.owners).flatten()[places + 1]
+        answered = owners > 0
+        count = len(batch.kinds)
+        whole = torch.ones(count).scatter_reduce(0, owners[answered] - 1, right[answered].float(), "amin")
+        is_first = answered & (torch.from_numpy(batch.weights).flatten()[places + 1] > FIRST_WEIGHT - 0.1)
+        firsts, found = torch.zeros(count), torch.zeros(count)
+        firsts = firsts.index_add(0, owners[is_first] - 1, torch.ones(int(is_first.sum())))
+        found = found.index_add(0, owners[is_first] - 1, right[is_first].float())
+        first_right = torch.where(firsts > 0, found / firsts, whole)
+        for kind, first, exact in zip(batch.kinds, first_right.tolist(), whole.tolist(), strict=True):
+            old = self.progress.kinds.setdefault(kind, [first, exact])
+            old[0] += 0.005 * (first - old[0])
+            old[1] += 0.005 * (exact - old[1])
 
     def log(self, length: int) -> None:
         """One line of `log.jsonl`."""
@@ -181,6 +204,7 @@ class Trainer:
             "loss": round(progress.loss, 4),
             "first": round(progress.first, 4),
             "rest": round(progress.rest, 4),
+            "kinds": {kind: [round(each, 3) for each in pair] for kind, pair in sorted(progress.kinds.items())},
         }
         self.run.mkdir(parents=True, exist_ok=True)
         with (self.run / "log.jsonl").open("a") as file:
@@ -188,10 +212,13 @@ class Trainer:
 
 
 def choose(ids: Tensor, weights: Tensor, seed: int, step: int) -> Tensor:
-    """`[B, T-1]`: all answer targets, and a share of the text drawn anew each step, the same on every resume."""
+    """Flat positions of a batch whose next tokens are targets: all of the answers, and of the text a share that is
+    drawn anew each step, the same on every resume.
+    """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
     drawn = torch.rand(weights[:, 1:].shape, generator=generator).to(ids.device) < TEXT_SHARE
-    return (weights[:, 1:] > 0) | (drawn & (ids[:, 1:] != PAD))
+    chosen = (weights[:, 1:] > 0) | (drawn & (ids[:, 1:] != PAD))
+    return torch.nn.functional.pad(chosen, (0, 1)).flatten().nonzero().flatten()
 
 
 def weighted_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -217,7 +244,7 @@ def train(trainer: Trainer, mixture: Mixture, workers: Workers | None = None, st
             started = time.monotonic()
             batch = next(feed)
             trainer.train_step(batch)
-            progress.seconds += time.monotonic() - started
+            progress.seconds += min(LONGEST_STEP, time.monotonic() - started)
             if progress.step % settings.log_every == 0:
                 trainer.log(batch[0].shape[1])
             if progress.first > CURRICULUM[stage].until and progress.steps_in_stage > 100:
@@ -245,6 +272,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--init", type=Path, help="weights to continue from; begins with the mixed lengths")
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json")
     parser.add_argument("--minutes", type=float, default=60.0, help="training time in all, resumes included")
+    parser.add_argument("--decay-minutes", type=float, default=30.0, help="of these, the last ones: rates fall to zero")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
@@ -264,6 +292,7 @@ def main() -> None:
     settings = Settings(
         config=given.config,
         minutes=given.minutes,
+        decay_minutes=given.decay_minutes,
         seed=given.seed,
         device=given.device,
         muon_lr=given.muon_lr,

@@ -1,17 +1,18 @@
 """Wordings made up per document, so that what is learned is to match key and kind, not some dozens of sentences.
 
-Three kinds of variety: kinds that nobody listed ("harbor quota"), framed sentences (an opener or a closer around a
-listed one), and bare frames: key, kind and value in any order between words drawn from the library's text. Openers,
-closers and heads share no phrase with evaluation's wordings.
+Four kinds of variety: kinds that nobody listed ("harbor quota"), framed sentences (an opener or a closer around a
+listed one), sentences put together from parts (training.grammar), and bare frames: key, kind and value in any order
+between words drawn from the library's text. Openers, closers and heads share no phrase with evaluation's wordings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
 from farspan.tasks._wording import Wording
+from training import grammar
 
 HEADS = (
     "number code name level value size limit mark seal token figure rate slot label tag rank grade count date pass "
@@ -31,23 +32,34 @@ ASKING = (
     "Let us see:", "Checking again:", "From the notes:", "Just to be sure:", "Hm,", "So,", "Again,",
 )  # fmt: skip
 THANKS = (" Thanks.", " Be brief.", " Only that.", " It matters.", " Take care.", "")
-SHARE_KINDS, SHARE_FRAMED, SHARE_BARE = 0.5, 0.3, 0.3
+SHARE_KINDS = 0.5
+SHARE_COMPOSED, SHARE_BARE, SHARE_FRAMED = 0.4, 0.2, 0.15
+"""Of the sentences; the rest stay as they were listed."""
+
+Compose = Callable[[Sequence[str], Random], str]
 
 
 def varied(wording: Wording, words: Sequence[str], random: Random, statements: int = 12) -> Wording:
-    """The wording of one document: some kinds invented, some sentences framed, some bare; the rest as they were."""
+    """The wording of one document: some kinds invented, some sentences made up, some framed; the rest as they were."""
     kinds = tuple(invented_kind(words, random) if random.random() < SHARE_KINDS else kind for kind in wording.kinds)
+
+    def some(listed: Sequence[str], compose: Compose | None, parts: tuple[str, ...], count: int) -> tuple[str, ...]:
+        return tuple(_question(listed, compose, words, random, parts) for _ in range(count))
+
     return replace(
         wording,
         kinds=tuple(dict.fromkeys(kinds)),
         statements=tuple(_statement(wording, words, random) for _ in range(statements)),
-        questions=tuple(_question(wording.questions, words, random, ("{kind}", "{key}")) for _ in range(statements)),
-        several_values=tuple(
-            _question(wording.several_values, words, random, ("{kinds}", "{key}")) for _ in range(statements)
+        questions=some(wording.questions, grammar.question, ("{kind}", "{key}"), statements),
+        several_values=some(wording.several_values, grammar.several_values, ("{kinds}", "{key}"), 6),
+        several_keys=some(wording.several_keys, grammar.several_keys, ("{kinds}", "{keys}"), 6),
+        counts=some(wording.counts, None, (), 2),
+        listings=some(wording.listings, None, (), 2),
+        chains=tuple(
+            grammar.chain(words, random) if random.random() < 0.6 else each for each in random.sample(wording.chains, 3)
         ),
-        several_keys=tuple(
-            _question(wording.several_keys, words, random, ("{kinds}", "{keys}")) for _ in range(statements)
-        ),
+        chain_questions=some(wording.chain_questions, grammar.chain_question, ("{value}",), 6),
+        quotes=some(wording.quotes, grammar.quote_question, ('"{quote}"',), 6),
     )
 
 
@@ -60,18 +72,27 @@ def invented_kind(words: Sequence[str], random: Random) -> str:
 
 def _statement(wording: Wording, words: Sequence[str], random: Random) -> str:
     listed, dice = random.choice(wording.statements), random.random()
-    if dice < SHARE_BARE:
+    if dice < SHARE_COMPOSED:
+        composed = grammar.statement(words, random)
+        return composed if random.random() < 0.75 else _framed(composed, random.choice(OPENERS), "")
+    if dice < SHARE_COMPOSED + SHARE_BARE:
         return _bare(("{kind}", "{key}", "{value}"), words, random, random.choice((".", ".", "", ";")))
-    if dice < SHARE_BARE + SHARE_FRAMED:
+    if dice < SHARE_COMPOSED + SHARE_BARE + SHARE_FRAMED:
         return _framed(listed, random.choice((*OPENERS, "")), random.choice((*CLOSERS, "")))
     return listed
 
 
-def _question(listed: Sequence[str], words: Sequence[str], random: Random, parts: tuple[str, ...]) -> str:
+def _question(
+    listed: Sequence[str], compose: Compose | None, words: Sequence[str], random: Random, parts: tuple[str, ...]
+) -> str:
+    """A sentence about `parts`; without `compose` it is listed, or listed and framed."""
     dice, chosen = random.random(), random.choice(listed)
-    if dice < SHARE_BARE:
+    if compose and dice < SHARE_COMPOSED:
+        composed = compose(words, random)
+        return composed if random.random() < 0.8 else f"{random.choice(ASKING)} {composed}{random.choice(THANKS)}"
+    if compose and dice < SHARE_COMPOSED + SHARE_BARE:
         return _bare(parts, words, random, random.choice(("?", "?", ".", "")))
-    if dice < SHARE_BARE + SHARE_FRAMED:
+    if dice < SHARE_COMPOSED + SHARE_BARE + SHARE_FRAMED:
         return f"{random.choice(ASKING)} {chosen}{random.choice(THANKS)}"
     return chosen
 

@@ -1,0 +1,81 @@
+"""Keys and values in formats made up per document, so that copying any string is learned and not some types of it.
+
+A format is one to four runs of characters with joints between them: `d4-a3`, `Q7:03`, `brake.salt`. Small alphabets
+make strings whose tokens repeat, which only position tells apart. Formats of evaluation's own types never come up: no
+joint is a slash, and no string is a date.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from farspan.tasks._vocabulary import Vocabulary
+
+JOINTS = ("-", "_", ".", ":", "#", " ", "+", "=", "@", "~", "x", "")
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
+SHARE_KEYS, SHARE_VALUES = 0.4, 0.45
+"""Of the documents that use made-up formats for their keys, and for their values."""
+
+PAIRS = tuple(a + b for a in string.ascii_lowercase for b in string.ascii_lowercase)
+
+Run = Callable[[Random, Sequence[str]], str]
+
+
+def with_formats(vocabulary: Vocabulary, random: Random) -> Vocabulary:
+    """The vocabulary of one document: as it was, or with one made-up format for keys, for values or for both."""
+    if random.random() < SHARE_KEYS:
+        vocabulary = replace(vocabulary, keys={"format": (made_up(random), 1.0)})
+    if random.random() < SHARE_VALUES:
+        vocabulary = replace(vocabulary, values={"format": (made_up(random), 1.0)})
+    return vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """Runs of characters, each followed by its joint but the last; a maker of strings of that form."""
+
+    runs: tuple[Run, ...]
+    joints: tuple[str, ...]
+
+    def __call__(self, random: Random, words: Sequence[str]) -> str:
+        while True:
+            said = [run(random, words) for run in self.runs]
+            made = said[0] + "".join(joint + each for joint, each in zip(self.joints, said[1:], strict=True))
+            if not DATE.search(made):
+                return made
+
+
+def made_up(random: Random) -> Format:
+    """A format drawn at random, with enough different strings for a document's forty keys."""
+    while True:
+        parts = random.choice((1, 1, 2, 2, 2, 3, 4))
+        same = random.choice(JOINTS)
+        joints = (same if random.random() < 0.7 else random.choice(JOINTS) for _ in range(parts - 1))
+        made = Format(runs=tuple(_run(random, parts) for _ in range(parts)), joints=tuple(joints))
+        if len({made(random, PAIRS) for _ in range(200)}) > 150:
+            return made
+
+
+def _run(random: Random, parts: int) -> Run:
+    longest = {1: 10, 2: 6, 3: 4, 4: 3}[parts]
+    shortest = {1: 3, 2: 1, 3: 1, 4: 1}[parts]
+    low, high = sorted((random.randint(shortest, longest), random.randint(shortest, longest)))
+    if random.random() < 0.3:
+        return _word(random)
+    alphabet = _alphabet(random)
+    return lambda dice, _: "".join(dice.choices(alphabet, k=dice.randint(low, high)))
+
+
+def _word(random: Random) -> Run:
+    style: Callable[[str], str] = random.choice((str.lower, str.lower, str.capitalize, str.upper))
+    return lambda dice, words: style(dice.choice(words))
+
+
+def _alphabet(random: Random) -> str:
+    lower, upper, digits = string.ascii_lowercase, string.ascii_uppercase, string.digits
+    wide = random.choice((digits, digits, digits, lower, upper, digits + "abcdef", upper + digits, lower + upper))
+    return "".join(random.sample(wide, random.randint(3, 6))) if random.random() < 0.25 else wide
