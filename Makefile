@@ -52,7 +52,8 @@ sanitize: $(VENV)/.installed-dev ## the C++ kernels' tests under AddressSanitize
 	$(CXX) -std=c++17 -O1 -g -fsanitize=address -fno-omit-frame-pointer -Wno-maybe-uninitialized -Wno-uninitialized \
 	  -shared -fPIC -o build/sanitize/native.so native/*.cpp -lpthread
 	FARSPAN_LIBRARY=build/sanitize/native.so LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
-	  ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc $(BIN)/python -m pytest -q tests/attention/test_native.py
+	  ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc $(BIN)/python -m pytest -q tests/attention/test_native.py \
+	  tests/attention/test_sighted.py
 
 bench: $(VENV)/.installed-dev ## speed beside peers, to 8k tokens; leave the machine to it, about 15 minutes
 	$(BIN)/python -m benchmarks.attention_step --lengths 4096,8192
@@ -68,7 +69,7 @@ bench: $(VENV)/.installed-dev ## speed beside peers, to 8k tokens; leave the mac
 bench-all: SHELL := bash -o pipefail
 bench-all: $(VENV)/.installed-dev ## the same, further and beside llama.cpp (builds it), and docs/benchmarks.md made of it
 	$(BIN)/python -m benchmarks.attention_step --lengths 4096,32768,131072 | $(BIN)/python -m benchmarks.record
-	$(BIN)/python -m benchmarks.prefill_patterns --lengths 8192,32768 | $(BIN)/python -m benchmarks.record
+	$(BIN)/python -m benchmarks.prefill_patterns --lengths 8192,32768,65536,131072 | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.fetch_step --lengths 32768,131072 | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.shared_prefix | $(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.overhead | $(BIN)/python -m benchmarks.record

@@ -4,22 +4,29 @@ One layer of a realistic shape, random keys and queries in bfloat16, read chunk 
 chunk is appended to the tail and attends. `window` is A-shape; `triangle` is a deep layer of TriangleMix, with its
 last rows dense; `trianglemix` is a model of which half the layers are deep (their mean time with that of dense ones).
 
-The ratio is dense time over ours. The floor is the dense time multiplied with the pattern's share of the pairs that a
-dense read computes, so `of floor` says how much of the saving arrives: cost is at most 1.5 times the share of FLOPs
-where it is 67% or more.
+The ratio is dense time over ours, both of one run. The floor is the dense time multiplied with the pattern's share of
+the pairs that a dense read computes, so `of floor` says how much of the saving arrives: cost is at most 1.5 times the
+share of FLOPs where it is 67% or more, and above 100% pairs are computed faster than the dense read computes them.
+Rows named `peak` are the process's resident memory at most while it reads, beyond what it had before: the layer's keys
+and values, which are their floor, and what reading them takes besides; the queries of the whole text are given.
 
-    python -m benchmarks.prefill_patterns --lengths 8192,32768 --windows 1024,2048
+Lengths beyond 32,768 are read once, since a dense read of 131,072 tokens takes minutes.
+
+    python -m benchmarks.prefill_patterns --lengths 8192,32768,65536,131072 --windows 1024,2048
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import statistics
+import time
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from benchmarks.timing import Row, finish, interleaved
+from benchmarks.process import peak, reset_peak
+from benchmarks.timing import Row, finish
 from farspan.attention import Rows, attend
 from farspan.cache import LayerCache
 from farspan.methods.order.base import equal_chunks
@@ -29,6 +36,7 @@ from farspan.methods.prefill.trianglemix import Trianglemix
 
 HEADS, GROUP, SIZE = 8, 4, 128
 SINKS, LAST = 64, 128
+OFTEN = 32768  # tokens up to which a read is repeated
 
 
 def read(query: Tensor, keys: Tensor, values: Tensor, method: Prefill | None, chunk: int) -> None:
@@ -64,37 +72,55 @@ def share(length: int, window: int, last: int) -> float:
     return seen / (length * (length + 1) // 2)
 
 
+def measured(runs: Mapping[str, Callable[[], None]], repeats: int) -> tuple[dict[str, float], dict[str, int]]:
+    """Median seconds of each, run in turn, and bytes of resident memory at most, beyond those before. Of several rounds
+    the first counts for memory alone.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    peaks = dict.fromkeys(runs, 0)
+    with torch.inference_mode():
+        for _ in range(repeats + (repeats > 1)):
+            for name, run in runs.items():
+                reset_peak()
+                before, began = peak(), time.perf_counter()
+                run()
+                times[name].append(time.perf_counter() - began)
+                peaks[name] = max(peaks[name], peak() - before)
+    return {name: statistics.median(each[repeats > 1 :]) for name, each in times.items()}, peaks
+
+
 def rows(length: int, windows: list[int], chunk: int, repeats: int) -> list[Row]:
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(HEADS * GROUP, length, SIZE, generator=generator).bfloat16()
     keys, values = (torch.randn(HEADS, length, SIZE, generator=generator).bfloat16() for _ in range(2))
 
-    def timed(method: Prefill | None) -> Callable[[], None]:
+    def reading(method: Prefill | None) -> Callable[[], None]:
         return lambda: read(query, keys, values, method, chunk)
 
-    runs, shares = {"dense": timed(None)}, {"dense": 1.0}
+    runs, shares = {"dense": reading(None)}, {"dense": 1.0}
     for window in windows:
-        runs[f"window {window}"] = timed(Ashape(sinks=SINKS, window=window))
-        runs[f"triangle {window}"] = timed(Trianglemix(start=1, sinks=SINKS, window=window, last=LAST))
+        runs[f"window {window}"] = reading(Ashape(sinks=SINKS, window=window))
+        runs[f"triangle {window}"] = reading(Trianglemix(start=1, sinks=SINKS, window=window, last=LAST))
         shares[f"window {window}"] = share(length, window, 0)
         shares[f"triangle {window}"] = share(length, window, LAST)
-    times = interleaved(runs, repeats)
+    times, peaks = measured(runs, repeats if length <= OFTEN else 1)
     dense = times["dense"]
     for window in windows:
         times[f"trianglemix {window}"] = (dense + times[f"triangle {window}"]) / 2
         shares[f"trianglemix {window}"] = (1 + shares[f"triangle {window}"]) / 2
+    held, most = keys.nbytes + values.nbytes, peaks["dense"]
     return [
-        Row(name=name, size=length, ours=seconds, peer=dense, floor=dense * shares[name])
-        for name, seconds in times.items()
+        *(Row(name=n, size=length, ours=s, peer=dense, floor=dense * shares[n]) for n, s in times.items()),
+        *(Row(name=f"peak {n}", size=length, ours=b, peer=most, floor=held, unit="B") for n, b in peaks.items()),
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", default="8192,32768")
+    parser.add_argument("--lengths", default="8192,32768,65536,131072")
     parser.add_argument("--windows", default="1024,2048")
     parser.add_argument("--chunk", type=int, default=1024)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="of lengths to 32,768; longer ones are read once")
     given = parser.parse_args()
     windows = [int(n) for n in given.windows.split(",")]
     found = [row for n in map(int, given.lengths.split(",")) for row in rows(n, windows, given.chunk, given.repeats)]

@@ -95,11 +95,34 @@ typedef struct {
     uint16_t *scale, *low; // float16, those of the first group and on
 } FsCodes;
 
+// Keys and values of the heads of one call, in bfloat16, which stand at the same ascending positions. Strides are in bytes.
+typedef struct {
+    const void *keys, *values;
+    int64_t key_head_stride, key_stride, value_head_stride, value_stride;
+    const int32_t *positions; // [count]
+    int64_t count;
+} FsRun;
+
+// Queries of tokens at positions first .. first + tokens, and what they see, themselves and older: what stands before
+// position `before`, the positions in `column`, and those at a distance of band[0] .. band[1] - 1, of band[2] .. and so on.
+typedef struct {
+    const void *query; // [H * group, tokens, key_size]
+    void *out;         // [tokens, H * group, value_size]
+    int64_t query_head_stride, query_token_stride, out_head_stride, out_token_stride; // bytes
+    int32_t heads, group, tokens, key_size, value_size, first;
+    float scaling, softcap; // scaling > 0; softcap 0: none
+    const float *sinks;     // [H * group] learned sink logits, or NULL
+    int32_t before, columns, bands, threads;
+    const int32_t *column, *band; // ascending; pairs
+} FsSight;
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 extern const FsTiles fs_tiles_scalar, fs_tiles_avx2, fs_tiles_avx512, fs_tiles_amx;
 int fs_attend(const FsCall *call, const FsPart *parts, int32_t part_count);
+int fs_attend_sight(const FsSight *call, const FsRun *runs, int32_t run_count);
+int fs_sees(void); // whether fs_attend_sight can be had here
 const char *fs_instruction_set(void);
 const char *fs_instruction_sets(void);
 int fs_pack(const FsCodes *call);

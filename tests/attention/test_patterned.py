@@ -2,119 +2,55 @@
 
 from __future__ import annotations
 
-import math
-from itertools import accumulate
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from farspan.attention import Pattern, Rows, Sight, attend, backend, patterned
-from farspan.cache import DenseBlock, Extent, GroupBlock, LayerCache
+from farspan.attention.native import library
+from farspan.cache import LayerCache
+from tests.attention import sights as made
+from tests.attention.sights import LAYERS, RUNS, SIGHTS, D, columns, dense, shows, sights
 
-D, SCALING = 16, 0.4
+SCALING = 0.4
+ONE_CALL = bool(library()[0] is not None and library()[0].fs_sees())
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
 
-@pytest.fixture(params=["naive", "torch"], autouse=True)
+@pytest.fixture(
+    params=["naive", "torch", pytest.param("native", marks=pytest.mark.skipif(not ONE_CALL, reason="no AMX"))],
+    autouse=True,
+)
 def route(request, monkeypatch):
+    """Slices on two routes, and one call of the C++ kernels, which is never cut into slices."""
     monkeypatch.setenv("FARSPAN_KERNELS", request.param)
     backend.cache_clear()
+    if request.param == "native":
+        monkeypatch.setattr(patterned, "_sliced", None)
     yield request.param
     backend.cache_clear()
 
 
-class Int8:
-    """Packs an extent as the int8 store does."""
-
-    def seal(self, extent: Extent) -> Extent:
-        keys, values = extent.block.unpack(0, extent.offsets[-1])
-        return extent.holding(GroupBlock.pack(keys, values, extent.counts, 16))
-
-
-def shows(sight: Sight, query: int, key: int) -> bool:
-    """One pair, from the fields."""
-    if key > query:
-        return False
-    columns = [] if sight.columns is None else sight.columns.tolist()
-    near = query - key < sight.window
-    return near or key < sight.sinks or key in columns or any(a <= query - key < b for a, b in sight.bands)
-
-
-def dense(query: Tensor, layer: LayerCache, tokens: int, pattern: Pattern) -> Tensor:
-    """In float64: all that each head holds in one matrix, pair by pair."""
-    heads = layer.tail.keys.shape[0]
-    asked = query.double().unflatten(0, (heads, -1))
-    first = layer.tail.last - tokens + 1
-    outs = []
-    for h in range(heads):
-        spans = [(*e.block.unpack(*e.offsets[h : h + 2]), e.head_positions(h)) for e in layer.extents]
-        spans.append((layer.tail.keys[h], layer.tail.values[h], layer.tail.positions()))
-        keys, values, at = (torch.cat(column) for column in zip(*spans, strict=True))
-        since = math.inf if pattern.dense_from is None else pattern.dense_from
-        visible = [
-            [k <= q if q >= since else shows(pattern.sight(h), q, k) for k in at.tolist()]
-            for q in range(first, first + tokens)
-        ]
-        scores = (asked[h] @ keys.double().T * SCALING).masked_fill(~torch.tensor(visible), -math.inf)
-        outs.append(scores.softmax(-1) @ values.double())
-    return torch.stack(outs).flatten(0, 1).transpose(0, 1)
-
-
 def layer_of(seed: int, heads: int, runs: list[tuple[str, int]], tokens: int) -> LayerCache:
-    """Extents of the kinds and lengths named, then a tail; each kind its own way of holding."""
-    g, layer = torch.Generator().manual_seed(seed), LayerCache(0)
+    """In bfloat16 where the C++ kernels attend: they take nothing else."""
+    return made.layer_of(
+        seed, heads, runs, tokens, torch.bfloat16 if backend("cpu").name == "native" else torch.float32
+    )
 
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=g)
 
-    first = 0
-    for kind, count in runs:
-        if kind == "ragged":  # each head other tokens, and another number of them
-            held = [torch.randperm(count, generator=g)[: 1 + (count * (h + 1)) // (heads + 1)] for h in range(heads)]
-            at = torch.cat([first + its.sort().values for its in held]).to(torch.int32)
-            offsets = tuple(accumulate((len(its) for its in held), initial=0))
-            extent = Extent(DenseBlock(draw(len(at), D), draw(len(at), D)), at, offsets, shared=False)
-        else:
-            at = torch.arange(first, first + count, dtype=torch.int32)
-            extent = Extent.dense(draw(heads, count, D), draw(heads, count, D), at)
-            extent = Int8().seal(extent) if kind == "int8" else extent
-        layer.extents = (*layer.extents, extent)
-        first += count
-    layer.sealed = len(layer.extents)
-    layer.tail.append(draw(heads, tokens, D), draw(heads, tokens, D), first, capacity=2 * tokens)
-    return layer
+def near(got: torch.Tensor, want: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Whether out is as near as its dtype lets it come: in bfloat16, weights, parts and results are rounded."""
+    share = 2**-7 if got.dtype == torch.bfloat16 else 2e-5
+    assert bool(((got.double() - want[0]).abs() <= share * want[1] + 2e-5).all())
 
 
 def check(layer: LayerCache, tokens: int, group: int, pattern: Pattern) -> None:
     g = torch.Generator().manual_seed(tokens)
-    query = torch.randn(layer.tail.keys.shape[0] * group, tokens, D, generator=g)
+    query = torch.randn(layer.tail.keys.shape[0] * group, tokens, D, generator=g).to(layer.tail.keys.dtype)
     got = attend(query, [Rows(layer, 0, tokens, pattern)], SCALING)
-    torch.testing.assert_close(got.double(), dense(query, layer, tokens, pattern), atol=2e-5, rtol=2e-5)
-
-
-def columns(*at: int) -> Tensor:
-    return torch.tensor(at, dtype=torch.int32)
-
-
-SIGHTS = {
-    "itself alone": Sight(window=1),
-    "sinks and window": Sight(window=9, sinks=3),
-    "sinks that meet the window": Sight(window=40, sinks=90),
-    "columns": Sight(window=5, sinks=2, columns=columns(4, 5, 40, 41, 77, 120)),
-    "bands": Sight(window=7, bands=((9, 12), (12, 30), (55, 56))),
-    "bands and columns": Sight(window=1, sinks=1, bands=((20, 25),), columns=columns(1, 33, 34, 90)),
-}
-LAYERS = {
-    "tail": [],
-    "dense": [("dense", 70)],
-    "int8": [("int8", 33), ("int8", 50)],
-    "ragged": [("ragged", 80)],
-    "all": [("dense", 21), ("ragged", 40), ("int8", 30)],
-}
+    near(got, dense(query, layer, tokens, pattern, SCALING))
 
 
 @pytest.mark.parametrize("held", LAYERS)
@@ -140,25 +76,13 @@ def test_only_the_sequence_that_has_a_pattern_is_under_it():
     layers = [layer_of(seed, 2, LAYERS["all"], 75) for seed in (4, 5, 6)]
     pattern = Pattern(heads=(SIGHTS["bands"],), dense_from=130)
     patterns = [None, pattern, None]
-    query = torch.randn(4, 3 * 75, D, generator=torch.Generator().manual_seed(0))
+    query = torch.randn(4, 3 * 75, D, generator=torch.Generator().manual_seed(0)).to(layers[0].tail.keys.dtype)
     rows = [Rows(layer, 75 * i, 75, p) for i, (layer, p) in enumerate(zip(layers, patterns, strict=True))]
     got = attend(query, rows, SCALING)
     for i, (layer, its) in enumerate(zip(layers, patterns, strict=True)):
         asked = query[:, 75 * i : 75 * (i + 1)]
-        want = dense(asked, layer, 75, its or Pattern(heads=(Sight(window=1000),)))
-        torch.testing.assert_close(got[75 * i : 75 * (i + 1)].double(), want, atol=2e-5, rtol=2e-5)
-
-
-@st.composite
-def sights(draw) -> Sight:
-    window = draw(st.integers(1, 40))
-    edges = sorted(draw(st.sets(st.integers(window, 90), max_size=6)))
-    bands = tuple(zip(edges[::2], edges[1::2], strict=False))
-    at = draw(st.sets(st.integers(0, 140), max_size=12))
-    return Sight(window=window, sinks=draw(st.integers(0, 12)), bands=bands, columns=columns(*sorted(at)))
-
-
-RUNS = st.lists(st.tuples(st.sampled_from(["dense", "int8", "ragged"]), st.integers(3, 45)), max_size=3)
+        want = dense(asked, layer, 75, its or Pattern(heads=(Sight(window=1000),)), SCALING)
+        near(got[75 * i : 75 * (i + 1)], want)
 
 
 @settings(max_examples=40)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from farspan.cache import LayerCache
 from farspan.signals import line_attention
 from farspan.signals.lines import add_diagonals
-from tests.attention.test_patterned import LAYERS, layer_of
+from tests.attention.sights import LAYERS, layer_of
 
 D, SCALING = 16, 0.4
 

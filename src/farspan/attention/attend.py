@@ -132,7 +132,7 @@ def _patterned(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
             sparse = row.length if since is None else min(max(0, since - first), row.length)
         if row.pattern is not None and sparse:
             span = slice(row.start, row.start + sparse)
-            out[span] = patterned.attend(query[:, span], first, row.cache, row.pattern, scaling)
+            patterned.attend(query[:, span], first, row.cache, row.pattern, scaling, out[span])
         if sparse < row.length:
             at = sum(len(s) for s in spans)
             rest.append(row._replace(start=at, length=row.length - sparse, pattern=None))

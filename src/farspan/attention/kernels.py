@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from farspan.attention import native, triton
+from farspan.attention import native, sighted, triton
 from farspan.attention.dense import naive, torch_cpu
 from farspan.attention.scaling import softcap_of
 from farspan.cache import Extent
@@ -125,6 +125,11 @@ def partial_attention(
         mask = None if visible is None else visible[..., rows, :]
         parts.append(naive.attend_piece(query[:, :, rows], keys, values, scaling, mask))
     return torch.cat([o for o, _ in parts], dim=2), torch.cat([s for _, s in parts], dim=2)
+
+
+def in_one_call(query: Tensor, held: Sequence[sighted.Held], scaling: float) -> bool:
+    """Whether `sighted.attend` serves queries under a sight: the C++ kernels are chosen, and have what these need."""
+    return backend(query.device.type).name == "native" and sighted.takes(held, scaling)
 
 
 def seeing_mask(query: Tensor, keys: Tensor, values: Tensor, scaling: float, visible: Tensor) -> Tensor:
