@@ -117,7 +117,7 @@ def _runs(extent: Extent, rule: Pieces) -> Iterator[Run]:
             continue
         for head, its in enumerate(cuts.tolist()):
             at = piece.heads.start + head
-            alone = Piece(slice(at, at + 1), *(t[head : head + 1] for t in piece[1:]))
+            alone = Piece(slice(at, at + 1), *(t[head : head + 1] for t in piece[1:4]), led=piece.led)
             yield from _cut(alone, alone.heads, its)
 
 
