@@ -8,6 +8,7 @@ into docs/quality.md, from the parts that are there.
   baselines; 2k tokens, stream order, query-agnostic, eight contexts of eight questions each per task.
 * `budgets`, `lengths`, `layerwise`: six named plans at 50% to 5%, at 4k and 8k tokens, and in the other order; without
   the question and with it (`aware`); as many contexts.
+* `sharing`, `heads`: scores that layers share and heads that are pruned, in the tasks and contexts of `methods`.
 * `claims`: pairs of plans that a paper says something about, 25 contexts of eight questions each.
 """
 
@@ -29,7 +30,7 @@ SCORERS = (
 )
 ALLOCATORS = ("pyramid", "adakv", "headkv", "taskkv", "tca", "shallow")
 FOLDERS = ("ems", "lookm")
-STORES = ("int8", "fp8", "int4", "int2", "zipcache", "shadowkv", "pod", "pod(layers='0-1')")
+STORES = ("int8", "fp8", "int4", "int2", "zipcache", "shadowkv")
 COMPOSED = ("snapkv:25% | int8", "snapkv:25% | int4", "snapkv:10% | int4", "headkv:10% | int4", "ems:10% | int4")
 NULLS = ("window", "random", "truncate")
 SIX = ("window", "snapkv", "adakv", "headkv", "expected", "ems")
@@ -76,6 +77,10 @@ PARTS = {
             *COMPOSED,
         ),
         tasks=TASKS,
+    ),
+    "sharing": Part(plans=("full", "pod", "pod(layers='0-1')"), tasks=TASKS),
+    "heads": Part(
+        plans=("full", *at(("spatten_heads",), "100%", "25%", "10%"), "spatten_heads:25%(heads=0.75)"), tasks=TASKS
     ),
     "claims": Part(
         plans=("full", *dict.fromkeys(plan for claim in CLAIMS for plan in (claim.better, claim.worse))),

@@ -32,6 +32,8 @@ def page(folder: Path) -> str:
     blocks.append(_unfinished(parts))
     titles = {
         "methods": "## Every method: 2k tokens, read in stream order without knowing the questions",
+        "sharing": "## Layers that share scores, in the same tasks and contexts",
+        "heads": "## Heads pruned in cascade, in the same tasks and contexts",
         "budgets": "## Six plans by budget, without the question and with it",
         "layerwise": "## The same plans, layer by layer",
         "lengths": "## Six plans at 4k and 8k tokens",

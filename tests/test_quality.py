@@ -12,6 +12,7 @@ from farspan.plan import Plan
 from farspan.registry import find, names
 from tests.measure.situations import Coin
 
+EVERY = ("methods", "sharing", "heads")
 ELSEWHERE = {
     "uniform": "what every scorer does by itself",
     "quantised": "chooses among stores that are there, by a budget in bytes",
@@ -20,7 +21,7 @@ ELSEWHERE = {
 
 
 def test_every_method_that_keeps_or_packs_is_in_the_table():
-    used = {method.name for text in quality.PARTS["methods"].plans for method in Plan.parse(text).methods}
+    used = {method.name for part in EVERY for text in quality.PARTS[part].plans for method in Plan.parse(text).methods}
     there = {name for name in names() if find(name).family in ("retain", "store")}
     assert there - used == set(ELSEWHERE)
 

@@ -12,6 +12,7 @@ all keys and values; and per (layer, head, query, key) the log of events says wh
   place of those that the layer computed;
 * `Followed(layer, time, leader, positions)`: queries at `time` and later score the keys at `positions[head]` as the
   layer `leader` does, by its queries and keys, with this layer's values;
+* `Pruned(layer, time, heads)`: these heads put out nothing for queries at `time` and later;
 * `Patterned(layer, time, stop, pattern)`: queries at time..stop-1 see, of all that, what the pattern says;
 * `Composed(time, parts, ...)`: every part is replayed by itself; queries at `time` and later see what the parts hold
   then, turned to where it stands (`apart.py`), as keys of this sequence;
@@ -37,7 +38,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from farspan.cache.pieces import Composed
-from farspan.cache.sequence import Event, Fetched, Followed, Kept, Merged, Patterned, Replaced
+from farspan.cache.sequence import Event, Fetched, Followed, Kept, Merged, Patterned, Pruned, Replaced
 from tests.oracle.apart import Final, stood_together, weighed
 
 NAME = "replay-oracle"
@@ -48,7 +49,7 @@ TOLERANCE = 1e-5  # of the largest logit, and at least of 1
 class _Replay:
     """The events that are being replayed, and which layers have been."""
 
-    events: Sequence[Kept | Replaced | Followed | Patterned | Fetched]
+    events: Sequence[Kept | Replaced | Followed | Pruned | Patterned | Fetched]
     composed: Composed | None = None
     before: dict[int, Final] = field(default_factory=dict)
     """By layer, what of the parts stands before `composed.time`."""
@@ -152,7 +153,11 @@ def _attention(
             weights_of = torch.cat([scores, sinks], -1).softmax(-1)[..., :-1]
         parts.append(torch.einsum("hgtn,hnd->hgtd", weights_of, values))
     now.after[layer] = Final(keys, values, _held(events, now, layer, keys.shape[:2]))
-    out = torch.cat(parts, 2).flatten(0, 1).transpose(0, 1)
+    whole = torch.cat(parts, 2)
+    for event in events:
+        if isinstance(event, Pruned):
+            whole[list(event.heads), :, event.time :] = 0
+    out = whole.flatten(0, 1).transpose(0, 1)
     return out[None].to(query.dtype), None
 
 

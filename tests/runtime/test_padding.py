@@ -20,6 +20,7 @@ PLANS = (
     "adakv:40 | h2o(recent=8, decode=50) | int8(residual=16)",
     "ems:48 | globallocal(window=8, decode=50)",
     "pod(sinks=4, recent=8)",
+    "spatten_heads:48(decode=50)",
 )
 ASKED = [QUESTIONS[2], QUESTIONS[1] + " Say it again, with the number of the page.", QUESTIONS[0]]
 TOKENS = 60

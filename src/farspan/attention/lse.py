@@ -18,7 +18,7 @@ def held_lse(layer: LayerCache, queries: Tensor, positions: Tensor, scaling: flo
     their own position and before, and of sinks; -inf where there is none.
     """
     pieces = list(held_pieces(layer))
-    heads = max(piece.heads.stop for piece in pieces)
+    heads = layer.extents[0].heads if layer.extents else layer.tail.keys.shape[0]
     grouped = queries.unflatten(0, (heads, -1))
     out = torch.full(grouped.shape[:3], -torch.inf, device=queries.device)
     for piece in pieces:

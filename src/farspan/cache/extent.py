@@ -127,6 +127,15 @@ class Extent:
         """The same entries in another block."""
         return Extent(block, self.positions, self.offsets, shared=self.shared, bounds=(self.first, self.last))
 
+    def without(self, heads: Sequence[int]) -> Extent:
+        """A copy in the dtype of the entries, in which these heads hold nothing."""
+        keys, values, positions = self.entries()
+        left = [h for h in range(self.heads) if h not in heads]
+        runs = [slice(self.offsets[h], self.offsets[h + 1]) for h in left]
+        keys, values, positions = (torch.cat([column[run] for run in runs]) for column in (keys, values, positions))
+        counts = (n if h in left else 0 for h, n in enumerate(self.counts))
+        return Extent(DenseBlock(keys, values), positions, tuple(accumulate(counts, initial=0)), shared=False)
+
     def renumbered(self, by: int) -> Extent:
         """The same entries, whose tokens have numbers higher by `by`; what still lies in a file stays there."""
         if not by:

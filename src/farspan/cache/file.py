@@ -125,8 +125,9 @@ def _describe_layer(layer: LayerCache, named: dict[str, Tensor], recode: Recode 
         )
     tail = {"first": layer.tail.first, "length": len(layer.tail)}
     described = {"index": layer.index, "window": layer.window, "sealed": layer.sealed, "tail": tail}
-    leader = {} if layer.leader is None else {"leader": layer.leader.index}
-    return {**described, **leader, "state": list(layer.state), "extents": extents}
+    rest: dict[str, Any] = {} if layer.leader is None else {"leader": layer.leader.index}
+    rest |= {"pruned": list(layer.pruned)} if layer.pruned else {}
+    return {**described, **rest, "state": list(layer.state), "extents": extents}
 
 
 def _describe_index(extent: Extent, stem: str, named: dict[str, Tensor]) -> dict[str, Any]:
@@ -171,7 +172,7 @@ def _layer(file: File, saved: dict[str, Any], tensors: dict[str, Tensor], how: _
     prefix = f"layers.{saved['index']}"
     layer = LayerCache(saved["index"], saved["window"])
     layer.extents = tuple(_extent(file, saved["index"], i, spec, how) for i, spec in enumerate(saved["extents"]))
-    layer.sealed = saved["sealed"]
+    layer.sealed, layer.pruned = saved["sealed"], tuple(saved.get("pruned", ()))
     layer.own = len(layer.extents)  # shared with the file: joining two of them would read both
     layer.tail.first = saved["tail"]["first"]
     if saved["tail"]["length"]:

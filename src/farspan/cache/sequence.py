@@ -53,6 +53,14 @@ class Followed(NamedTuple):
     positions: tuple[Tensor, ...]
 
 
+class Pruned(NamedTuple):
+    """From `time` on, the key-value `heads` of `layer` put out nothing."""
+
+    layer: int
+    time: int
+    heads: tuple[int, ...]
+
+
 class Patterned(NamedTuple):
     """Queries at positions time..stop-1 saw, in `layer`, what the pattern shows of the keys at their own and before."""
 
@@ -84,7 +92,7 @@ class Merged(NamedTuple):
     lag: int
 
 
-Event = Kept | Replaced | Followed | Patterned | Fetched | Composed | Merged
+Event = Kept | Replaced | Followed | Pruned | Patterned | Fetched | Composed | Merged
 
 
 @dataclass
@@ -105,10 +113,11 @@ class Events:
 class LayerCache:
     """One layer of one sequence: `extents`, of which those from `sealed` on may still be decided about by the
     read going on, and the open `tail`. `window` is the layer's own sliding window in tokens, or None. `leader` is the
-    layer of the same sequence whose keys its extents have, extent for extent, where they hold none.
+    layer of the same sequence whose keys its extents have, extent for extent, where they hold none. Heads that are
+    `pruned` hold nothing, once their tail seals, and put out nothing.
     """
 
-    __slots__ = ("extents", "index", "leader", "own", "sealed", "state", "tail", "window")
+    __slots__ = ("extents", "index", "leader", "own", "pruned", "sealed", "state", "tail", "window")
 
     def __init__(self, index: int, window: int | None = None) -> None:
         self.index, self.window = index, window
@@ -120,6 +129,7 @@ class LayerCache:
         self.tail = Tail()
         self.state: dict[str, Tensor] = {}
         self.leader: LayerCache | None = None
+        self.pruned: tuple[int, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -146,7 +156,7 @@ class LayerCache:
         other = LayerCache(self.index, self.window)
         other.extents, other.sealed, other.own = self.extents, self.sealed, len(self.extents)
         self.own = len(self.extents)  # shared from now on, by both
-        other.tail = self.tail.clone()
+        other.tail, other.pruned = self.tail.clone(), self.pruned
         other.state = {name: value.clone() for name, value in self.state.items()}
         return other
 
@@ -172,7 +182,10 @@ class LayerCache:
         whole = count == len(self.tail)
         keys, values = self.tail.keys[:, :count], self.tail.values[:, :count]
         positions = self.tail.positions()[:count].clone()
-        if packer is None:
+        if self.pruned:
+            left = Extent.dense(keys, values, positions).without(self.pruned)
+            extent = left if packer is None else packer.seal(left)
+        elif packer is None:
             # an exactly filled buffer becomes the extent; any other is copied so that no slack is kept
             exact = whole and keys.is_contiguous() and keys.untyped_storage().nbytes() == keys.nbytes
             extent = Extent.dense(keys if exact else keys.clone(), values if exact else values.clone(), positions)

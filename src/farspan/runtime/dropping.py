@@ -28,8 +28,9 @@ def drop(cache: SequenceCache, gone: Tensor, packing: Packing | None) -> None:
             "read without what is to be dropped, or with another store"
         )
     for layer in full:  # all are checked before any is changed
-        heads = len(layer.tail.keys) if len(layer.tail) else layer.extents[-1].heads
-        if any(bool(gone[layer.positions(head).long().cpu()].all()) for head in range(heads)):
+        every = range(len(layer.tail.keys) if len(layer.tail) else layer.extents[-1].heads)
+        heads = [head for head in every if head not in layer.pruned]
+        if any(bool(gone[layer.positions(head).long().cpu()].all()) for head in heads):
             raise UsageError(
                 f"dropping these tokens would leave a head of layer {layer.index} with nothing to attend to; "
                 "leave some of what it holds"

@@ -48,11 +48,11 @@ def open_counts(layer: LayerCache) -> list[int]:
 
 
 def gather(layer: LayerCache, names: Sequence[str] = ()) -> list[Held]:
-    """-> the open entries: all heads together where they hold equal numbers in every extent, else head by head. A tail
-    alone is lent, anything else is copied.
+    """-> the open entries: all heads together where they hold equal numbers in every extent and none is pruned, else
+    head by head. A tail alone is lent, anything else is copied.
     """
     counts = open_counts(layer)
-    alike = all(extent.uniform for extent in layer.extents[layer.sealed :])
+    alike = not layer.pruned and all(extent.uniform for extent in layer.extents[layer.sealed :])
     groups = [slice(0, len(counts))] if alike else [slice(h, h + 1) for h in range(len(counts))]
     state = {name: _state_by_head(layer, name, counts) for name in names}
     return [
@@ -62,9 +62,12 @@ def gather(layer: LayerCache, names: Sequence[str] = ()) -> list[Held]:
 
 
 def write_state(layer: LayerCache, held: Sequence[Held], kept: Sequence[Tensor] | None = None) -> None:
-    """Put the state of these open entries back, after what is sealed before them; of `kept[head]` only, if given."""
+    """Put the state of these open entries back, after what is sealed before them; of `kept[head]` only, if given, and
+    none of pruned heads.
+    """
     for name in held[0].state:
         new = [head for group in held for head in group.state[name]]
+        new = [values[:0] if head in layer.pruned else values for head, values in enumerate(new)]
         closed = _closed_state(layer, name, len(new))
         if kept is not None:
             new = [head.index_select(0, index) for head, index in zip(new, kept, strict=True)]
@@ -121,14 +124,16 @@ def _of_heads(entries: Tensor, extent: Extent, heads: slice) -> Tensor:
 def _stored_state(layer: LayerCache, name: str, heads: int) -> tuple[Sequence[Tensor], list[int]]:
     """-> the state there is, head by head, and how many entries of each head it covers.
 
-    New entries come through the tail, the same number in every head: so many are missing at each head's end.
+    New entries come through the tail, the same number in every head: so many are missing at each head's end. Pruned
+    heads have none.
     """
     all_held = layer.held(heads)
     flat = layer.state.get(name)
     if flat is None:
         return [torch.empty(0)] * heads, [0] * heads
-    missing, rest = divmod(sum(all_held) - flat.numel(), heads)
-    covered = [count - missing for count in all_held]
+    live = [head not in layer.pruned for head in range(heads)]
+    missing, rest = divmod(sum(n for n, lives in zip(all_held, live, strict=True) if lives) - flat.numel(), sum(live))
+    covered = [count - missing if lives else 0 for count, lives in zip(all_held, live, strict=True)]
     assert missing >= 0 and not rest and min(covered) >= 0, f"{name!r} does not fit layer {layer.index}"
     return flat.split(covered), covered
 

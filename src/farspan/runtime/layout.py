@@ -129,7 +129,7 @@ class ModelLayout:
                     f"have a sliding window of their own ({window} tokens). Use the plan 'full'."
                 )
             heads = {i: layer.heads for i, layer in enumerate(self.layers) if layer.window is None}
-            reason = method.applies(heads) if isinstance(method, Allocator) else None
+            reason = method.applies(heads) if isinstance(method, Scorer | Allocator) else None
             if isinstance(method, Prefill):
                 reason = method.applies(len(self.layers), heads)
             if reason is not None:

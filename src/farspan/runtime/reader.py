@@ -21,6 +21,7 @@ from farspan.runtime.layout import ModelLayout
 from farspan.runtime.packing import Packing, seal_layer
 from farspan.runtime.peak import Peak
 from farspan.runtime.prefilling import Prefilling
+from farspan.runtime.pruning import Pruning
 from farspan.runtime.retention import Moment, Retention
 from farspan.runtime.step import Meter, Row, Step
 from farspan.runtime.surprisal import surprisal
@@ -164,6 +165,7 @@ class _Read:
         total = job.cache.next_position + job.ids.numel()
         self.prefilling = Prefilling.of(self.plan, len(layout.layers), job.cache.next_position, total)
         self.fetching = Fetching.of(self.plan)
+        self.pruning = Pruning.of(self.plan, layout)
         self.retention: Retention | None = None
         if isinstance(scorer, Scorer):
             assert self.plan.budget is not None, "a plan with a scorer has a budget"
@@ -227,6 +229,7 @@ class _Read:
             capacity=self.capacity,
             packer=self.packer,
             retention=self.retention,
+            pruning=self.pruning,
             prefilling=self.prefilling,
             fetching=self.fetching,
             reading=True,

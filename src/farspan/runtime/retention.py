@@ -108,7 +108,8 @@ class Retention:
         counts = open_counts(layer)
         share = self.share(layer.index)
         passed_on = self.scorer.cascades and "kept" in moment.carried
-        due = moment.due and (max(counts) > share or passed_on)
+        idle = any(counts[head] for head in layer.pruned)  # pruned heads hold what came since
+        due = moment.due and (max(counts) > share or passed_on or idle)
         names = self.scorer.accumulates
         if not due and not names:
             return 0
@@ -118,16 +119,20 @@ class Retention:
         observed = [self._observe(layer, moment, entries, queries) for entries in held]
         in_transit = sum(entries.nbytes for entries in held) * copied + 3 * 4 * sum(counts) * len(names)
         if names:
-            held = [self._accumulated(o, entries) for o, entries in zip(observed, held, strict=True)]
+            held = self._accumulate(layer, observed, held)
             observed = [replace(o, state=entries.state) for o, entries in zip(observed, held, strict=True)]
         if not due:
             write_state(layer, held)
             return in_transit
         if moment.probe is not None:
             observed = self._probed(layer, moment, held, moment.probe)
-        scored = [self._scores(o) for o in observed]
+        dead = [entries.first in layer.pruned for entries in held]  # these stand alone: see `gather`
+        scored = [
+            o.keys.new_full(o.positions.shape, -torch.inf) if no else self._scores(o)
+            for o, no in zip(observed, dead, strict=True)
+        ]
         scores = [head for group in scored for head in group] if self.folder is not None else []
-        kept = self._kept(observed, scored, share * len(counts))
+        kept = self._kept(observed, scored, dead, share * len(counts))
         if names:
             write_state(layer, held, kept)
         extent = extent_of(held, kept)
@@ -178,8 +183,13 @@ class Retention:
         heads = sum(entries.keys.shape[0] for entries in held)
         queries = lent.queries.unflatten(0, (heads, -1))
         observed = [self._observe(layer, lent, entries, queries) for entries in held]
-        with_probe = [self._accumulated(o, entries) for o, entries in zip(observed, held, strict=True)]
+        with_probe = self._accumulate(layer, observed, held)
         return [replace(o, state=entries.state) for o, entries in zip(observed, with_probe, strict=True)]
+
+    def _accumulate(self, layer: LayerCache, observed: Sequence[Observation], held: Sequence[Held]) -> list[Held]:
+        """The entries with new state, but of pruned heads, which see nothing."""
+        pairs = zip(observed, held, strict=True)
+        return [its if its.first in layer.pruned else self._accumulated(o, its) for o, its in pairs]
 
     def _accumulated(self, o: Observation, held: Held) -> Held:
         """The entries with the state that the scorer gives them now, checked against its contract."""
@@ -202,6 +212,8 @@ class Retention:
         assert isinstance(block, DenseBlock), "what stays is fresh and not packed yet"
         heads = [(k[h], v[h], p[h]) for _, k, v, p, _ in held for h in range(k.shape[0])]
         for head, (whole, index, its) in enumerate(zip(heads, kept, scores, strict=True)):
+            if not index.numel():
+                continue  # pruned
             gone = torch.ones(its.numel(), dtype=torch.bool, device=its.device)
             gone[index] = False
             stays = Entries(*(t[index] for t in (*whole, its)))
@@ -216,15 +228,18 @@ class Retention:
             most = max(most, sum(t.nbytes for t in (*stays[:2], *goes[:2])))
         return most
 
-    def _kept(self, observed: list[Observation], scored: list[Tensor], total: int) -> list[Tensor]:
-        """-> per head: which entries stay, ascending. Empties `scored`.
+    def _kept(
+        self, observed: list[Observation], scored: list[Tensor], dead: Sequence[bool], total: int
+    ) -> list[Tensor]:
+        """-> per head: which entries stay, ascending; none of one that is `dead`. Empties `scored`.
 
         In layerwise order N is the whole text: what is no longer needed is let go at once, so that the peak is one
         layer and not its scores.
         """
         guarded, floors = [], []
-        for o in observed:
-            masked, its = self._guarded(o, scored.pop(0))
+        for o, no in zip(observed, dead, strict=True):
+            its = scored.pop(0)
+            masked, its = (its, [0]) if no else self._guarded(o, its)
             guarded.append(masked)
             floors.extend(its)
         scores = [head for group in guarded for head in group]

@@ -17,6 +17,7 @@ from farspan.runtime.answering import Answering
 from farspan.runtime.fetching import Fetching
 from farspan.runtime.packing import Packing, sealing
 from farspan.runtime.prefilling import Prefilling
+from farspan.runtime.pruning import Pruning, silence
 from farspan.runtime.retention import Moment, Retention
 from farspan.signals import Rotations
 
@@ -45,6 +46,8 @@ class Row:
     """Tokens the tail will have to hold, where known."""
     packer: Packing | None = None
     retention: Retention | None = None
+    pruning: Pruning | None = None
+    """While reading under a plan that prunes heads: what chooses them."""
     prefilling: Prefilling | None = None
     """While reading under a pattern: what gives it."""
     answering: Answering | None = None
@@ -141,10 +144,16 @@ class Step:
         Layers with a window of their own see nothing far, so `pairs` are not for them.
         """
         layers = [row.cache.layers[index] for row in self.rows]
+        for row, layer in zip(self.rows, layers, strict=True):
+            if row.pruning is not None:
+                row.pruning.choose(row.cache, layer)
         sizes = self._append(layers, keys, values)
         if index in self._leaders:
             self._lend(layers, query, scaling)
         out = self._attended(index, layers, query, scaling, pairs)
+        if any(layer.pruned for layer in layers):
+            silence(layers, [row.length for row in self.rows], out)
+        self._weigh_heads(layers, out)
         for row, layer, before, its in zip(self.rows, layers, sizes, self._cut(query), strict=True):
             transit = self._settle(row, layer, its, scaling)
             if self.meter:
@@ -164,6 +173,13 @@ class Step:
         for row, layer, its in zip(self.rows, layers, self._cut(query), strict=True):
             if layer.extents:
                 row.led[layer.index] = Led(its, scaling)
+
+    def _weigh_heads(self, layers: list[LayerCache], out: Tensor) -> None:
+        start = 0
+        for row, layer in zip(self.rows, layers, strict=True):
+            if row.pruning is not None:
+                row.pruning.note(row.cache, layer, out[start : start + row.length - row.probe])
+            start += row.length
 
     def _append(self, layers: list[LayerCache], keys: Tensor, values: Tensor) -> list[int]:
         """Each row's new entries go to its tail -> bytes of each layer then, where bytes are counted."""

@@ -122,8 +122,10 @@ class Reads:
             held = layer.held(layout.heads)
             limit = layout.window - 1 if layout.window else shares.get(layer.index, length)
             need(sum(held) <= limit * len(held), f"{where}: layer {layer.index} holds {held}, over {limit} on average")
-            need(min(held) > 0, f"{where}: a head of layer {layer.index} was emptied, {held}")
-            for head in range(layout.heads):
+            live = [head for head in range(layout.heads) if head not in layer.pruned]
+            need(min(held[h] for h in live) > 0, f"{where}: a head of layer {layer.index} was emptied, {held}")
+            need(sum(held) == sum(held[h] for h in live), f"{where}: pruned heads of layer {layer.index} hold entries")
+            for head in live:
                 at = layer.positions(head).tolist()
                 ordered = at == sorted(set(at)) and at[0] >= 0 and at[-1] < length
                 need(ordered, f"{where}: layer {layer.index} holds positions {at}")
@@ -142,6 +144,8 @@ class Reads:
         runtime, (cache,) = self._runtime(), self._read(order, [length], length, trace=True)
         if any(isinstance(event, Patterned) for event in (cache.events.log if cache.events else ())):
             return  # read under a pattern that hides something, it says something else
+        if any(layer.pruned for layer in cache.layers):
+            return  # and without some heads too
         fetching = Fetching.of(self._plan(order, length))
         with torch.inference_mode():
             hidden = runtime.forward(ids[length:], Step([Row(cache, 9, fetching=fetching)]))

@@ -65,6 +65,22 @@ class Scorer(Method):
         """
         raise TypeError(f"{type(self).__name__} names state to accumulate and defines no accumulate(observation)")
 
+    def applies(self, heads: Mapping[int, int]) -> str | None:
+        """Why it cannot score full-attention layers with these numbers of heads, or None where it can."""
+        return None
+
+    def heads_left(self, layer: int, layers: int, heads: int) -> int:
+        """How many of its `heads` key-value heads the `layer`-th of `layers` full-attention layers keeps; no more than
+        the layer before. The others are pruned: they hold and put out nothing.
+        """
+        return heads
+
+    def head_importance(self, out: Tensor) -> Tensor:
+        """out [Hk, T, G, Dv], what a layer put out -> [Hk]: what counts for each head, in this layer and those before
+        together, when later ones prune.
+        """
+        raise TypeError(f"{type(self).__name__} prunes heads and defines no head_importance(out)")
+
     def score(self, observation: Observation) -> Tensor:
         """-> [H, N] float; may use anything the observation holds, must not change it. What scores -inf goes, whatever
         the budget, unless it is protected."""
