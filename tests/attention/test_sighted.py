@@ -54,7 +54,12 @@ def check(
 
 @pytest.fixture(autouse=True)
 def never_sliced(monkeypatch):
+    """Whatever route is forced from outside."""
     monkeypatch.setattr(patterned, "_sliced", None)
+    monkeypatch.setenv("FARSPAN_KERNELS", "native")
+    backend.cache_clear()
+    yield
+    backend.cache_clear()
 
 
 @pytest.mark.parametrize("size", [8, 16, 24, 40, 64, 80, 96, 112, 128, 192, 200, 256, 512])
