@@ -153,6 +153,7 @@ struct Work {
         if (whole && tiles->begin)
             stepped = tiles->begin(q, item.rows, call.key_size, key_scale + item.first / part.group * call.key_size,
                                    (item.count + part.group - 1) / part.group, step);
+        if (gather && !coded(part.kind)) ask_for_first_keys();
         for (int64_t at = item.first; at < item.first + item.count; at += FS_TILE) {
             int n = (int)std::min<int64_t>(FS_TILE, item.first + item.count - at);
             if (!visible(at)) break;
@@ -177,14 +178,29 @@ struct Work {
     }
     bool visible(int64_t at) const { return at < end(item.rows - 1); }
 
+    // Of the gathered entries from `at` on, a tile: values come while their keys are worked on, and the next tile's keys
+    // while these values are.
+    FsSoon soon(const char *from, int64_t stride, int size, int64_t at) const {
+        const int64_t left = std::max<int64_t>(0, item.first + item.count - at);
+        return {from, stride, gather + at, (int)std::min<int64_t>(FS_TILE, left), size * (part.kind == FS_F32 ? 4 : 2)};
+    }
+    FsSoon soon_keys(int64_t at) const { return soon(keys, part.key_stride, job.call->key_size, at); }
+    FsSoon soon_values(int64_t at) const { return soon(values, part.value_stride, job.call->value_size, at); }
+    __attribute__((always_inline)) void ask_for_first_keys() const { // see ask_for of tiles_avx512.cpp
+        const FsSoon first = soon_keys(item.first);
+        for (int i = 0; i < first.n; i++)
+            for (int b = 0; b < first.bytes; b += 64) __builtin_prefetch(first.from + first.stride * first.index[i] + b);
+    }
+
     void scores(int64_t at, int n) {
         int size = job.call->key_size;
         if (!coded(part.kind)) {
+            const FsSoon next = gather ? soon_values(at) : FsSoon{};
             if (gather)
-                tiles->scores_dense(part.kind, q, item.rows, size, keys, part.key_stride, gather + at, n, s);
+                tiles->scores_dense(part.kind, q, item.rows, size, keys, part.key_stride, gather + at, n, s, &next);
             else
                 tiles->scores_dense(part.kind, q, item.rows, size, keys + at * part.key_stride, part.key_stride, nullptr,
-                                    n, s);
+                                    n, s, nullptr);
             return;
         }
         if (gather) {
@@ -193,7 +209,7 @@ struct Work {
                 int64_t entry = gather[at + i], g = entry / part.group;
                 tiles->unpack(part.kind, (const uint8_t *)keys + entry * part.key_stride, size, key_scale + g * size,
                               key_low + g * size, 1, key);
-                tiles->scores_dense(FS_F32, q, item.rows, size, (const char *)key, 0, nullptr, 1, s + i);
+                tiles->scores_dense(FS_F32, q, item.rows, size, (const char *)key, 0, nullptr, 1, s + i, nullptr);
             }
             return;
         }
@@ -231,11 +247,13 @@ struct Work {
     void weigh(int64_t at, int n) {
         int size = job.call->value_size;
         if (!coded(part.kind)) {
+            const FsSoon next = gather ? soon_keys(at + FS_TILE) : FsSoon{};
             if (gather)
-                tiles->values_dense(part.kind, s, item.rows, size, values, part.value_stride, gather + at, n, acc);
+                tiles->values_dense(part.kind, s, item.rows, size, values, part.value_stride, gather + at, n, acc,
+                                    &next);
             else
                 tiles->values_dense(part.kind, s, item.rows, size, values + at * part.value_stride, part.value_stride,
-                                    nullptr, n, acc);
+                                    nullptr, n, acc, nullptr);
             return;
         }
         if (!gather) {
@@ -251,7 +269,7 @@ struct Work {
             tiles->unpack(part.kind, (const uint8_t *)values + entry * part.value_stride, size,
                           value_scale + entry * part.value_groups, value_low + entry * part.value_groups,
                           part.value_group, value);
-            tiles->values_dense(FS_F32, s + i, item.rows, size, (const char *)value, 0, nullptr, 1, acc);
+            tiles->values_dense(FS_F32, s + i, item.rows, size, (const char *)value, 0, nullptr, 1, acc, nullptr);
         }
     }
 };

@@ -49,14 +49,22 @@ typedef struct {
     int32_t threads;
 } FsCall;
 
+// Gathered entries lie anywhere, and are long on their way: those that come next are asked for while others are worked on.
+typedef struct {
+    const char *from;
+    int64_t stride;
+    const int32_t *index;
+    int n, bytes; // entries, and how long each is
+} FsSoon;
+
 // What an instruction set does with one tile of at most FS_TILE entries and FS_ROWS rows.
-// s is [FS_ROWS, FS_TILE]: scores, later weights. acc is [rows, value_size] and added to.
+// s is [FS_ROWS, FS_TILE]: scores, later weights. acc is [rows, value_size] and added to. soon may be NULL.
 typedef struct {
     const char *name;
     void (*scores_dense)(int kind, const float *q, int rows, int size, const char *keys, int64_t stride,
-                         const int32_t *index, int n, float *s);
+                         const int32_t *index, int n, float *s, const FsSoon *soon);
     void (*values_dense)(int kind, const float *s, int rows, int size, const char *values, int64_t stride,
-                         const int32_t *index, int n, float *acc);
+                         const int32_t *index, int n, float *acc, const FsSoon *soon);
     void (*scores_codes)(int bits, const float *q, int rows, int size, const uint8_t *codes, const uint16_t *scale,
                          const uint16_t *low, int n, float *s);
     void (*values_codes)(int bits, const float *s, int rows, int size, const uint8_t *codes, const uint16_t *scale,

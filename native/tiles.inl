@@ -129,7 +129,7 @@ static void add_rows(const float *s, int rows, int size, const float *value, flo
 }
 
 static void plain_scores_dense(int kind, const float *q, int rows, int size, const char *keys, int64_t stride,
-                               const int32_t *index, int n, float *s) {
+                               const int32_t *index, int n, float *s, const FsSoon *) {
     float key[FS_MAX_SIZE];
     for (int i = 0; i < n; i++) {
         widen(kind, keys + stride * (index ? index[i] : i), size, key);
@@ -138,7 +138,7 @@ static void plain_scores_dense(int kind, const float *q, int rows, int size, con
 }
 
 static void plain_values_dense(int kind, const float *s, int rows, int size, const char *values, int64_t stride,
-                               const int32_t *index, int n, float *acc) {
+                               const int32_t *index, int n, float *acc, const FsSoon *) {
     float value[FS_MAX_SIZE];
     for (int i = 0; i < n; i++) {
         widen(kind, values + stride * (index ? index[i] : i), size, value);

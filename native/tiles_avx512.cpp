@@ -21,10 +21,12 @@ inline F load_wide(int kind, const char *at, __mmask16 mask) {
 
 inline int width_of(int kind) { return kind == FS_F32 ? 4 : 2; }
 
-// Gathered entries lie anywhere: all lines of the one that many entries ahead are asked for.
-const int SOON = 16;
-inline void ask_for(const char *entry, int size) {
-    for (int at = 0; at < size; at += 64) _mm_prefetch(entry + at, _MM_HINT_T1);
+// All lines of entry i of those that come next. Inlined by force: the compiler takes a call that does nothing but this for
+// one that does nothing.
+__attribute__((always_inline)) inline void ask_for(const FsSoon *soon, int i) {
+    if (!soon || i >= soon->n) return;
+    const char *entry = soon->from + soon->stride * soon->index[i];
+    for (int at = 0; at < soon->bytes; at += 64) _mm_prefetch(entry + at, _MM_HINT_T1);
 }
 
 // 2^n times a polynomial for 2^r on [-.5, .5] (relative error 1e-7 in float), sixteen at a time; x from -87 to 0.
@@ -87,7 +89,7 @@ inline F sums(const F *v) {
 // results do not depend on how many rows come together.
 template <int kind, int rows>
 void dot_products(const float *q, int have, int size, const char *keys, int64_t stride, const int32_t *index, int n,
-                  float *s) {
+                  float *s, const FsSoon *soon) {
     const int width = width_of(kind), entries = 16 / rows;
     const float *row[rows];
     for (int k = 0; k < rows; k++) row[k] = q + (k < have ? k : have - 1) * size;
@@ -96,7 +98,7 @@ void dot_products(const float *q, int have, int size, const char *keys, int64_t 
         for (int e = 0; e < entries; e++) {
             int at = i + e < n ? i + e : n - 1;
             entry[e] = keys + stride * (index ? index[at] : at);
-            if (index && i + e + SOON < n) ask_for(keys + stride * index[i + e + SOON], size * width);
+            ask_for(soon, i + e);
         }
         F sum[16];
         for (int k = 0; k < 16; k++) sum[k] = _mm512_setzero_ps();
@@ -133,33 +135,34 @@ void dot_products(const float *q, int have, int size, const char *keys, int64_t 
 
 template <int kind>
 void scores_of(const float *q, int rows, int size, const char *keys, int64_t stride, const int32_t *index, int n,
-               float *s) {
+               float *s, const FsSoon *soon) {
     for (int r = 0; r < rows; r += 4) {
         const float *from = q + r * size;
         float *to = s + r * FS_TILE;
+        const FsSoon *its = r ? nullptr : soon; // once is enough
         switch (rows - r) {
-        case 1: dot_products<kind, 1>(from, 1, size, keys, stride, index, n, to); break;
-        case 2: dot_products<kind, 2>(from, 2, size, keys, stride, index, n, to); break;
-        case 3: dot_products<kind, 4>(from, 3, size, keys, stride, index, n, to); break;
-        default: dot_products<kind, 4>(from, 4, size, keys, stride, index, n, to);
+        case 1: dot_products<kind, 1>(from, 1, size, keys, stride, index, n, to, its); break;
+        case 2: dot_products<kind, 2>(from, 2, size, keys, stride, index, n, to, its); break;
+        case 3: dot_products<kind, 4>(from, 3, size, keys, stride, index, n, to, its); break;
+        default: dot_products<kind, 4>(from, 4, size, keys, stride, index, n, to, its);
         }
     }
 }
 
 void scores_dense(int kind, const float *q, int rows, int size, const char *keys, int64_t stride, const int32_t *index,
-                  int n, float *s) {
+                  int n, float *s, const FsSoon *soon) {
     if (kind == FS_F32)
-        scores_of<FS_F32>(q, rows, size, keys, stride, index, n, s);
+        scores_of<FS_F32>(q, rows, size, keys, stride, index, n, s, soon);
     else if (kind == FS_BF16)
-        scores_of<FS_BF16>(q, rows, size, keys, stride, index, n, s);
+        scores_of<FS_BF16>(q, rows, size, keys, stride, index, n, s, soon);
     else
-        scores_of<FS_F16>(q, rows, size, keys, stride, index, n, s);
+        scores_of<FS_F16>(q, rows, size, keys, stride, index, n, s, soon);
 }
 
 // `rows` rows x 16 `vectors` channels of sums in registers while the entries go by.
 template <int kind, int rows, int vectors>
 void add_values(const float *s, int size, int d, const char *values, int64_t stride, const int32_t *index, int n,
-                float *acc) {
+                float *acc, const FsSoon *soon) {
     const int width = width_of(kind);
     __mmask16 mask[vectors];
     F sum[rows][vectors];
@@ -169,7 +172,7 @@ void add_values(const float *s, int size, int d, const char *values, int64_t str
     }
     for (int i = 0; i < n; i++) {
         const char *entry = values + stride * (index ? index[i] : i) + d * width;
-        if (index && d == 0 && i + SOON < n) ask_for(values + stride * index[i + SOON], size * width);
+        if (d == 0) ask_for(soon, i);
         for (int c = 0; c < vectors; c++) {
             F value = load_wide(kind, entry + 16 * c * width, mask[c]);
             if (!index && 16 * c * width % 64 == 0) _mm_prefetch(entry + 16 * c * width + AHEAD, _MM_HINT_T0);
@@ -183,38 +186,39 @@ void add_values(const float *s, int size, int d, const char *values, int64_t str
 
 template <int kind, int rows>
 void add_rows_of_values(const float *s, int size, const char *values, int64_t stride, const int32_t *index, int n,
-                        float *acc) {
+                        float *acc, const FsSoon *soon) {
     for (int d = 0; d < size; d += 64) switch ((size - d + 15) / 16) {
-        case 1: add_values<kind, rows, 1>(s, size, d, values, stride, index, n, acc); break;
-        case 2: add_values<kind, rows, 2>(s, size, d, values, stride, index, n, acc); break;
-        case 3: add_values<kind, rows, 3>(s, size, d, values, stride, index, n, acc); break;
-        default: add_values<kind, rows, 4>(s, size, d, values, stride, index, n, acc);
+        case 1: add_values<kind, rows, 1>(s, size, d, values, stride, index, n, acc, soon); break;
+        case 2: add_values<kind, rows, 2>(s, size, d, values, stride, index, n, acc, soon); break;
+        case 3: add_values<kind, rows, 3>(s, size, d, values, stride, index, n, acc, soon); break;
+        default: add_values<kind, rows, 4>(s, size, d, values, stride, index, n, acc, soon);
         }
 }
 
 template <int kind>
 void values_of(const float *s, int rows, int size, const char *values, int64_t stride, const int32_t *index, int n,
-               float *acc) {
+               float *acc, const FsSoon *soon) {
     for (int r = 0; r < rows; r += 4) {
         const float *weights = s + r * FS_TILE;
         float *to = acc + r * size;
+        const FsSoon *its = r ? nullptr : soon; // once is enough
         switch (rows - r) {
-        case 1: add_rows_of_values<kind, 1>(weights, size, values, stride, index, n, to); break;
-        case 2: add_rows_of_values<kind, 2>(weights, size, values, stride, index, n, to); break;
-        case 3: add_rows_of_values<kind, 3>(weights, size, values, stride, index, n, to); break;
-        default: add_rows_of_values<kind, 4>(weights, size, values, stride, index, n, to);
+        case 1: add_rows_of_values<kind, 1>(weights, size, values, stride, index, n, to, its); break;
+        case 2: add_rows_of_values<kind, 2>(weights, size, values, stride, index, n, to, its); break;
+        case 3: add_rows_of_values<kind, 3>(weights, size, values, stride, index, n, to, its); break;
+        default: add_rows_of_values<kind, 4>(weights, size, values, stride, index, n, to, its);
         }
     }
 }
 
 void values_dense(int kind, const float *s, int rows, int size, const char *values, int64_t stride,
-                  const int32_t *index, int n, float *acc) {
+                  const int32_t *index, int n, float *acc, const FsSoon *soon) {
     if (kind == FS_F32)
-        values_of<FS_F32>(s, rows, size, values, stride, index, n, acc);
+        values_of<FS_F32>(s, rows, size, values, stride, index, n, acc, soon);
     else if (kind == FS_BF16)
-        values_of<FS_BF16>(s, rows, size, values, stride, index, n, acc);
+        values_of<FS_BF16>(s, rows, size, values, stride, index, n, acc, soon);
     else
-        values_of<FS_F16>(s, rows, size, values, stride, index, n, acc);
+        values_of<FS_F16>(s, rows, size, values, stride, index, n, acc, soon);
 }
 
 // --- codes ---------------------------------------------------------------------------------------------------------
