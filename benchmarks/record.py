@@ -49,8 +49,8 @@ NOTES: Mapping[str, str] = {
     "attention step": (
         "Where aims are missed: the floor is memory alone, at the bandwidth of one long sum. Codes of 4 and 2 bits are "
         "bound by computing instead, for an entry takes about as long at 131,072 as at 4,096, where all lie in the "
-        "caches: fewer bytes no longer help. Entries that are looked up lie anywhere, 131,072 lines of 64 bytes, and "
-        "are waited for rather than streamed: about 10 ns a line, where the floor has 2."
+        "caches: fewer bytes no longer help. Entries that are looked up lie anywhere, and "
+        "their floor is torch's sum of the same rows, which attends to nothing."
     ),
     "weights": (
         "Peer is the same model with its weights as they are. Codes of 8 bits halve what a token reads, and are turned "
