@@ -54,10 +54,10 @@ def interleaved(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[
 
 
 def bandwidth(megabytes: int = 512) -> float:
-    """Bytes per second that all threads together read from memory, at best of five."""
+    """Bytes per second that all threads together read from memory, at best of twenty."""
     data = torch.ones(megabytes * 2**20 // 4)
     best = float("inf")
-    for _ in range(5):
+    for _ in range(20):
         began = time.perf_counter()
         data.sum()
         best = min(best, time.perf_counter() - began)
