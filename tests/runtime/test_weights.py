@@ -11,13 +11,11 @@ from torch import nn
 
 import farspan
 from farspan.errors import OptionError
-from farspan.runtime.hf_weights import FEW, FORMS, Int8Linear, PackedLinear
+from farspan.runtime.hf_weights import FEW, Int8Linear, PackedLinear, can_pack
 from tests.models import tiny, tiny_tokenizer
 
 KINDS = ["llama", "qwen3", "gemma3", "phi3", "opt"]
-packed_here = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor does not multiply bfloat16"
-)
+packed_here = pytest.mark.skipif(not can_pack(), reason="torch cannot pack bfloat16 here")
 
 
 def linear(bias: bool = True, dtype: torch.dtype = torch.float32, size: int = 48) -> nn.Linear:
@@ -89,6 +87,6 @@ def test_what_cannot_be_had_is_said():
         farspan.load(weights="int9")
     with pytest.raises(OptionError, match=r"this model has none"):
         loaded("gpt2", weights="int8")
-    if "packed" in FORMS and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if can_pack():
         with pytest.raises(OptionError, match=r"bfloat16 on the CPU; these are torch.float32"):
             loaded(weights="packed")

@@ -67,13 +67,18 @@ class PackedLinear(nn.Module):
 FORMS: Mapping[str, Callable[[nn.Linear], nn.Module]] = {"int8": Int8Linear, "packed": PackedLinear}
 
 
+def can_pack() -> bool:
+    """Whether this build of torch has oneDNN, and this processor multiplies bfloat16."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def check_form(name: str | None) -> None:
     """Raise OptionError unless `name` is a form of weights that can be had here."""
     if name is None:
         return
     if name not in FORMS:
         raise OptionError(f"weights {name!r} are unknown; allowed: {', '.join(FORMS)}.{did_you_mean(name, FORMS)}")
-    if name == "packed" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if name == "packed" and not can_pack():
         raise OptionError("weights 'packed' need a processor that multiplies bfloat16 (AVX-512 or AMX); leave them out")
 
 
