@@ -108,8 +108,7 @@ class Retention:
         counts = open_counts(layer)
         share = self.share(layer.index)
         passed_on = self.scorer.cascades and "kept" in moment.carried
-        idle = any(counts[head] for head in layer.pruned)  # pruned heads hold what came since
-        due = moment.due and (max(counts) > share or passed_on or idle)
+        due = moment.due and (max(counts) > share or passed_on)
         names = self.scorer.accumulates
         if not due and not names:
             return 0
