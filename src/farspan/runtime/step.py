@@ -117,6 +117,7 @@ class Step:
         """Note what holds for every pass."""
         self._steady = all(row.prefilling is None and row.fetching is None for row in self.rows)
         layers = (layer for row in self.rows for layer in row.cache.layers)
+        self._prunes = any(row.pruning is not None for row in self.rows)
         self._leaders = {layer.leader.index for layer in layers if layer.leader is not None}
 
     def repeats(self, wanted: Sequence[tuple[SequenceCache, int]]) -> bool:
@@ -144,16 +145,16 @@ class Step:
         Layers with a window of their own see nothing far, so `pairs` are not for them.
         """
         layers = [row.cache.layers[index] for row in self.rows]
-        for row, layer in zip(self.rows, layers, strict=True):
-            if row.pruning is not None:
-                row.pruning.choose(row.cache, layer)
+        if self._prunes:
+            self._choose_heads(layers)
         sizes = self._append(layers, keys, values)
         if index in self._leaders:
             self._lend(layers, query, scaling)
         out = self._attended(index, layers, query, scaling, pairs)
         if any(layer.pruned for layer in layers):
             silence(layers, [row.length for row in self.rows], out)
-        self._weigh_heads(layers, out)
+        if self._prunes:
+            self._weigh_heads(layers, out)
         for row, layer, before, its in zip(self.rows, layers, sizes, self._cut(query), strict=True):
             transit = self._settle(row, layer, its, scaling)
             if self.meter:
@@ -173,6 +174,11 @@ class Step:
         for row, layer, its in zip(self.rows, layers, self._cut(query), strict=True):
             if layer.extents:
                 row.led[layer.index] = Led(its, scaling)
+
+    def _choose_heads(self, layers: list[LayerCache]) -> None:
+        for row, layer in zip(self.rows, layers, strict=True):
+            if row.pruning is not None:
+                row.pruning.choose(row.cache, layer)
 
     def _weigh_heads(self, layers: list[LayerCache], out: Tensor) -> None:
         start = 0
