@@ -103,6 +103,7 @@ def test_pruned_heads_hold_nothing_and_free_their_share(budget: str, order: str)
     entry = model.layout.layers[0].entry_bytes(torch.float32) + 4 + 4  # a position, and the attention drawn
     assert budget != "50" or sibling.held_bytes - context.held_bytes == 50 * entry
     assert context.held_bytes < sibling.held_bytes
+    assert context.cost.peak_bytes <= context.cost.stated_peak_bytes
     longer = ask(context.append(OTHER), OTHER * 4, "single", tokens=150)[0].context
     last = longer._cache.layers[2]
     assert last.extents and len(last.tail) < 150
