@@ -30,7 +30,7 @@ def with_formats(vocabulary: Vocabulary, random: Random) -> Vocabulary:
     if random.random() < SHARE_KEYS:
         vocabulary = replace(vocabulary, keys={"format": (made_up(random), 1.0)})
     if random.random() < SHARE_VALUES:
-        vocabulary = replace(vocabulary, values={"format": (made_up(random), 1.0)})
+        vocabulary = replace(vocabulary, values={"format": (made_up(random, worded=0.1), 1.0)})
     return vocabulary
 
 
@@ -49,22 +49,25 @@ class Format:
                 return made
 
 
-def made_up(random: Random) -> Format:
-    """A format drawn at random, with enough different strings for a document's forty keys."""
+def made_up(random: Random, worded: float = 0.3) -> Format:
+    """A format drawn at random, with enough different strings for a document's forty keys.
+
+    `worded` is how often a run is a word: few for values, which must not look like the words around them.
+    """
     while True:
         parts = random.choice((1, 1, 2, 2, 2, 3, 4))
         same = random.choice(JOINTS)
         joints = (same if random.random() < 0.7 else random.choice(JOINTS) for _ in range(parts - 1))
-        made = Format(runs=tuple(_run(random, parts) for _ in range(parts)), joints=tuple(joints))
-        if len({made(random, PAIRS) for _ in range(200)}) > 150:
+        made = Format(runs=tuple(_run(random, parts, worded) for _ in range(parts)), joints=tuple(joints))
+        if len({made(random, PAIRS) for _ in range(60)}) > 50:
             return made
 
 
-def _run(random: Random, parts: int) -> Run:
+def _run(random: Random, parts: int, worded: float) -> Run:
     longest = {1: 10, 2: 6, 3: 4, 4: 3}[parts]
     shortest = {1: 3, 2: 1, 3: 1, 4: 1}[parts]
     low, high = sorted((random.randint(shortest, longest), random.randint(shortest, longest)))
-    if random.random() < 0.3:
+    if random.random() < worded:
         return _word(random)
     alphabet = _alphabet(random)
     return lambda dice, _: "".join(dice.choices(alphabet, k=dice.randint(low, high)))
@@ -77,5 +80,7 @@ def _word(random: Random) -> Run:
 
 def _alphabet(random: Random) -> str:
     lower, upper, digits = string.ascii_lowercase, string.ascii_uppercase, string.digits
-    wide = random.choice((digits, digits, digits, lower, upper, digits + "abcdef", upper + digits, lower + upper))
+    wide = random.choice(
+        (digits, digits, digits, digits, lower, upper, digits + "abcdef", upper + digits, lower + upper)
+    )
     return "".join(random.sample(wide, random.randint(3, 6))) if random.random() < 0.25 else wide

@@ -58,7 +58,7 @@ ENDS = _parts(".|.|.||;|!")
 
 def fill(words: Sequence[str], random: Random, most: int = 3) -> str:
     """Nought to `most` words of the library's text, a blank before each."""
-    return "".join(f" {word}" for word in random.choices(words, k=random.randint(0, most)))
+    return "".join(f" {word}" for word in random.choices(words, k=random.choice((0, random.randint(0, most)))))
 
 
 def _the(random: Random) -> str:

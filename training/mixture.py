@@ -136,8 +136,8 @@ class Mixture:
 
 def _sized(form: Form, language: Language, room: int, random: Random) -> Topic:
     """As many statements and questions as fill a part of the room, often nearly all of it."""
-    turns = max(1, min(MOST_TURNS, round(room * random.uniform(0.25, 0.5) / form.turn)))
-    most = max(1, min(MOST_STATEMENTS, int((room - turns * form.turn) * 0.85 / form.statement)))
+    turns = max(1, min(MOST_TURNS, round(room * random.uniform(0.35, 0.6) / form.turn)))
+    most = max(1, min(MOST_STATEMENTS, int((room - turns * form.turn) * 0.9 / form.statement)))
     few = round(math.exp(random.uniform(0, math.log(most + 0.49))))
     return form.make(random, language, most if random.random() < 0.7 else few, turns)
 

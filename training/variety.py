@@ -33,7 +33,7 @@ ASKING = (
 )  # fmt: skip
 THANKS = (" Thanks.", " Be brief.", " Only that.", " It matters.", " Take care.", "")
 SHARE_KINDS = 0.5
-SHARE_COMPOSED, SHARE_BARE, SHARE_FRAMED = 0.4, 0.2, 0.15
+SHARE_COMPOSED, SHARE_BARE, SHARE_FRAMED = 0.45, 0.1, 0.15
 """Of the sentences; the rest stay as they were listed."""
 
 Compose = Callable[[Sequence[str], Random], str]
