@@ -22,7 +22,7 @@ from training.source import Source
 from training.tokenizer import PAD
 from training.variety import varied
 
-REPEAT_SHARE, PROSE_SHARE = 0.08, 0.25
+REPEAT_SHARE, PROSE_SHARE = 0.05, 0.25
 VARIED = 0.8
 """Share of documents in wordings made up for them."""
 
@@ -37,10 +37,10 @@ class Length:
 
 
 LENGTHS = (
-    Length(tokens=256, batch=32, share=0.34),
-    Length(tokens=512, batch=16, share=0.34),
-    Length(tokens=1024, batch=8, share=0.22),
-    Length(tokens=2048, batch=4, share=0.07),
+    Length(tokens=256, batch=32, share=0.46),
+    Length(tokens=512, batch=16, share=0.3),
+    Length(tokens=1024, batch=8, share=0.16),
+    Length(tokens=2048, batch=4, share=0.05),
     Length(tokens=4096, batch=2, share=0.025),
     Length(tokens=8192, batch=1, share=0.005),
 )
@@ -57,15 +57,15 @@ class Form:
 
 
 FORMS = (
-    Form(make=topics.needles, share=0.3),
+    Form(make=topics.needles, share=0.42),
     Form(make=topics.bare_needles, share=0.04),
-    Form(make=topics.many_values, share=0.15, turn=44),
-    Form(make=topics.many_keys, share=0.14, turn=60),
-    Form(make=topics.reverses, share=0.06),
-    Form(make=topics.chains, share=0.16, statement=12, turn=36),
-    Form(make=topics.overviews, share=0.05),
-    Form(make=lambda random, language, _, turns: quotes(random, language, turns), share=0.1, turn=60),
-    Form(make=lambda random, language, _, turns: quotes(random, language, turns, bare=True), share=0.06, turn=40),
+    Form(make=topics.many_values, share=0.12, turn=44),
+    Form(make=topics.many_keys, share=0.1, turn=60),
+    Form(make=topics.reverses, share=0.04),
+    Form(make=topics.chains, share=0.14, statement=12, turn=36),
+    Form(make=topics.overviews, share=0.03),
+    Form(make=lambda random, language, _, turns: quotes(random, language, turns), share=0.08, turn=60),
+    Form(make=lambda random, language, _, turns: quotes(random, language, turns, bare=True), share=0.07, turn=40),
 )
 MOST_STATEMENTS, MOST_TURNS = 44, 16
 

@@ -138,7 +138,8 @@ class Trainer:
         settings, progress = self.settings, self.progress
         warm = min(1.0, (progress.step + 1) / settings.warmup_steps)
         left = settings.minutes - progress.seconds / 60
-        return warm * max(0.0, min(1.0, left / settings.decay_minutes))
+        falling = max(1e-9, min(settings.decay_minutes, settings.minutes))
+        return warm * max(0.0, min(1.0, left / falling))
 
     def train_step(self, batch: Batch) -> None:
         """One batch: forward, weighted loss on the chosen positions only, clipped step."""
@@ -280,7 +281,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--adam-lr", type=float, default=2e-3, help="peak; 0.001 suits continuing")
     parser.add_argument("--scale", type=int, default=1, help="multiplies the sequences of a step (about 7k tokens)")
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches; 0 is one thread")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the body")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the body, once per length")
     return parser.parse_args(arguments)
 
 

@@ -47,3 +47,10 @@ def test_the_kinds_of_a_run_are_kept_with_its_weights(trainer: recipe.Trainer, m
     recipe.train(trainer, mixture, steps=2)
     again = recipe.Trainer(trainer.settings, trainer.run)
     assert again.progress.kinds == trainer.progress.kinds != {}
+
+
+@pytest.mark.parametrize(("decay", "at", "factor"), [(0.0, 59.0, 1.0), (20.0, 45.0, 0.75), (900.0, 30.0, 0.5)])
+def test_rates_fall_over_the_last_minutes_only(tmp_path: Path, decay: float, at: float, factor: float):
+    trainer = recipe.Trainer(recipe.Settings(config="micro", warmup_steps=1, decay_minutes=decay), tmp_path)
+    trainer.progress.seconds = 60 * at
+    assert trainer.learning_rate_factor() == pytest.approx(factor)
