@@ -379,7 +379,7 @@ bool runs_here(const FsTiles *set) {
 
 } // namespace
 
-extern "C" int fs_version(void) { return 4; }
+extern "C" int fs_version(void) { return 5; }
 
 extern "C" void fs_borrow(void *team) { pool_borrow((Team)team); }
 

@@ -121,3 +121,8 @@ int run(const FsCodes *call, void (*work)(void *, int64_t)) {
 // 0, or 1 where a number is infinite, none, or beyond what float16 scales can say, or 2 for a size beyond FS_MAX_SIZE.
 extern "C" int fs_pack(const FsCodes *call) { return run(call, pack); }
 extern "C" int fs_unpack(const FsCodes *call) { return run(call, unpack); }
+
+extern "C" void fs_decode(int kind, const uint8_t *codes, int n, int size, int bits, int keys, int group, const uint16_t *scale,
+                          const uint16_t *low, void *dense, int64_t stride) {
+    chosen().decode(kind, codes, n, size, bits, keys, group, scale, low, (char *)dense, stride);
+}

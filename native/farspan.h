@@ -122,6 +122,7 @@ typedef struct {
     const float *sinks;     // [H * group] learned sink logits, or NULL
     int32_t before, columns, bands, threads;
     const int32_t *column, *band; // ascending; pairs
+    float *lse;                   // [H * group, tokens], sinks included where they are given, or NULL
 } FsSight;
 
 #ifdef __cplusplus
@@ -129,12 +130,16 @@ extern "C" {
 #endif
 extern const FsTiles fs_tiles_scalar, fs_tiles_avx2, fs_tiles_avx512, fs_tiles_amx;
 int fs_attend(const FsCall *call, const FsPart *parts, int32_t part_count);
-int fs_attend_sight(const FsSight *call, const FsRun *runs, int32_t run_count);
+// Parts here are of bfloat16 or codes, none of them gathered; their entries are older than every query, and all see them.
+int fs_attend_sight(const FsSight *call, const FsRun *runs, int32_t run_count, const FsPart *parts, int32_t part_count);
 int fs_sees(void); // whether fs_attend_sight can be had here
 const char *fs_instruction_set(void);
 const char *fs_instruction_sets(void);
 int fs_pack(const FsCodes *call);
 int fs_unpack(const FsCodes *call);
+// n entries back to numbers; for keys all of one group, whose scales these are (see FsCodes).
+void fs_decode(int kind, const uint8_t *codes, int n, int size, int bits, int keys, int group, const uint16_t *scale,
+               const uint16_t *low, void *dense, int64_t stride);
 int fs_force(const char *name);
 void fs_borrow(void *team); // OpenMP's GOMP_parallel, where its threads are to work for us, or NULL: our own
 int fs_version(void);

@@ -19,8 +19,7 @@ const int MOST_ROWS = 1024, LEAST_ROWS = 256, ITEMS = 16;
 
 struct Job {
     const FsSight *call;
-    const FsRun *runs;
-    int run_count;
+    const FsSeen *seen;
     int64_t rows, of_item, spans;
     char *room;
     size_t room_size;
@@ -31,8 +30,8 @@ void work(void *context, int64_t worker) {
     Job &job = *(Job *)context;
     for (int64_t item; (item = job.next.fetch_add(1)) < job.call->heads * job.spans;) {
         const int64_t row = item % job.spans * job.of_item;
-        fs_sight_rows(job.call, job.runs, job.run_count, (int)(item / job.spans), (int)row,
-                      (int)std::min(job.of_item, job.rows - row), job.room + worker * job.room_size);
+        fs_sight_rows(job.call, job.seen, (int)(item / job.spans), (int)row, (int)std::min(job.of_item, job.rows - row),
+                      job.room + worker * job.room_size);
     }
 }
 
@@ -56,10 +55,11 @@ extern "C" int fs_sees(void) {
 }
 
 // 0, or 1 where memory does not suffice, or 2 where sizes or the machine are others than `fs_sees` and FS_MAX_SIZE allow.
-extern "C" int fs_attend_sight(const FsSight *call, const FsRun *runs, int32_t run_count) {
+extern "C" int fs_attend_sight(const FsSight *call, const FsRun *runs, int32_t run_count, const FsPart *parts, int32_t part_count) {
 #if defined(__x86_64__) && defined(__linux__)
     if (call->key_size > FS_MAX_SIZE || call->value_size > FS_MAX_SIZE || !fs_sees()) return 2;
-    Job job{call, runs, run_count, (int64_t)call->tokens * call->group, MOST_ROWS, 0, nullptr, 0};
+    const FsSeen seen{runs, parts, run_count, part_count};
+    Job job{call, &seen, (int64_t)call->tokens * call->group, MOST_ROWS, 0, nullptr, 0};
     while (job.of_item > LEAST_ROWS && call->heads * ((job.rows + job.of_item - 1) / job.of_item) < ITEMS) job.of_item /= 2;
     job.spans = (job.rows + job.of_item - 1) / job.of_item;
     const int64_t workers = std::min<int64_t>(std::max(call->threads, 1), call->heads * job.spans);

@@ -63,8 +63,12 @@ int32_t columns_before(const FsSight &call, int32_t position) {
     return low;
 }
 
+const int32_t BEFORE = -1; // the position of what is older than every query and seen by all
+
 Tile described(const FsSight &call, const int32_t *positions, int64_t left) {
-    Tile tile{positions[0], 0, (int32_t)(left < KEYS ? left : KEYS), false, false};
+    const int32_t count = (int32_t)(left < KEYS ? left : KEYS);
+    if (!positions) return {BEFORE, BEFORE, count, true, true};
+    Tile tile{positions[0], 0, count, false, false};
     tile.high = positions[tile.count - 1];
     tile.some = tile.low < call.before;
     tile.all = tile.high < call.before;
@@ -160,7 +164,7 @@ struct Desk {
     const FsSight &call;
     const int head, row, rows;
     const int key_size, value_size, stride; // padded; a row of sums, which ends with 16 sums of weights
-    uint16_t *query, *keys, *values, *weights;
+    uint16_t *query, *keys, *values, *weights, *decoded;
     float *sums, *scores, *best;
     int32_t *positions;
     uint32_t always[LAID];
@@ -178,6 +182,7 @@ struct Desk {
         take(&room, &weights, ROWS * WIDTH);
         take(&room, &best, padded_rows(rows));
         take(&room, &positions, LAID * KEYS);
+        take(&room, &decoded, LAID * KEYS * (its.key_size + its.value_size));
     }
 
     template <typename T> static void take(char **room, T **part, int64_t count) {
@@ -188,7 +193,7 @@ struct Desk {
     static size_t bytes(const FsSight &call, int64_t rows) {
         const int64_t key_size = padded(call.key_size), value_size = padded(call.value_size);
         return (size_t)(padded_rows((int)rows) * (2 * key_size + 4 * (value_size + 16) + 4) +
-                        LAID * KEYS * (2 * key_size + 2 * value_size + 4) + ROWS * WIDTH * 6 + 8 * 64);
+                        LAID * KEYS * (4 * key_size + 4 * value_size + 4) + ROWS * WIDTH * 6 + 9 * 64);
     }
 
     int32_t position(int r) const { return call.first + (row + r) / call.group; } // of a row
@@ -206,20 +211,57 @@ struct Desk {
         __builtin_memset(sums, 0, sizeof(float) * padded_rows(rows) * stride);
     }
 
-    // All rows meet what is seen of a run.
-    void meet(const FsRun &run) {
-        const char *its_keys = (const char *)run.keys + head * run.key_head_stride;
-        const char *its_values = (const char *)run.values + head * run.value_head_stride;
+    // All rows meet what is seen of a run of this head.
+    void meet(const char *its_keys, const char *its_values, const FsRun &run) {
         for (int64_t at = 0; at < run.count; at += KEYS) {
-            const Tile tile = described(call, run.positions + at, run.count - at);
+            const int32_t *its_positions = run.positions ? run.positions + at : nullptr;
+            const Tile tile = described(call, its_positions, run.count - at);
             if (seen(call, tile, position(0), position(rows - 1)) == HIDDEN) continue;
             lay_keys(its_keys + at * run.key_stride, run.key_stride, tile.count, call.key_size, keys + laid * KEYS * key_size);
             lay_values(its_values + at * run.value_stride, run.value_stride, tile.count, call.value_size,
                        values + laid * KEYS * value_size);
-            for (int i = 0; i < KEYS; i++) positions[laid * KEYS + i] = i < tile.count ? run.positions[at + i] : NOWHERE;
-            always[laid] = ::always(call, run.positions + at, tile);
+            for (int i = 0; i < KEYS; i++) positions[laid * KEYS + i] = i >= tile.count ? NOWHERE : its_positions ? its_positions[i] : BEFORE;
+            always[laid] = ::always(call, its_positions, tile);
             tiles[laid] = tile;
             if (++laid == LAID) flush();
+        }
+    }
+
+    void meet(const FsRun &run) {
+        meet((const char *)run.keys + head * run.key_head_stride, (const char *)run.values + head * run.value_head_stride, run);
+    }
+
+    // Codes are read back a piece at a time, as far as they are laid out together.
+    void meet(const FsPart &part) {
+        const int64_t begin = part.offsets ? part.offsets[head] : head * part.count;
+        const int64_t count = part.offsets ? part.offsets[head + 1] - begin : part.count;
+        const char *its_keys = (const char *)part.keys + (part.offsets ? begin * part.key_stride : head * part.key_head_stride);
+        const char *its_values =
+            (const char *)part.values + (part.offsets ? begin * part.value_stride : head * part.value_head_stride);
+        if (part.kind == FS_BF16) {
+            meet(its_keys, its_values, {nullptr, nullptr, 0, part.key_stride, 0, part.value_stride, nullptr, count});
+            return;
+        }
+        const int key_bytes = 2 * call.key_size, value_bytes = 2 * call.value_size, most = LAID * KEYS;
+        char *to_keys = (char *)decoded, *to_values = to_keys + (int64_t)most * key_bytes;
+        for (int64_t at = 0; at < count; at += most) {
+            const int n = (int)(count - at < most ? count - at : most);
+            decode_keys(part, its_keys, at, n, to_keys);
+            const int64_t scales = (begin + at) * part.value_groups;
+            fs_decode(FS_BF16, (const uint8_t *)its_values + at * part.value_stride, n, call.value_size, part.kind, 0,
+                      part.value_group, part.value_scale + scales, part.value_low + scales, to_values, value_bytes);
+            meet(to_keys, to_values, {nullptr, nullptr, 0, key_bytes, 0, value_bytes, nullptr, n});
+        }
+    }
+
+    void decode_keys(const FsPart &part, const char *codes, int64_t at, int n, char *to) {
+        for (int done = 0; done < n;) { // scales change from group to group
+            const int64_t entry = at + done, group = entry / part.group, left = (group + 1) * part.group - entry;
+            const int many = n - done < left ? n - done : (int)left;
+            const int64_t scales = (part.group_offsets[head] + group) * call.key_size;
+            fs_decode(FS_BF16, (const uint8_t *)codes + entry * part.key_stride, many, call.key_size, part.kind, 1, part.group,
+                      part.key_scale + scales, part.key_low + scales, to + (int64_t)done * 2 * call.key_size, 2 * call.key_size);
+            done += many;
         }
     }
 
@@ -384,13 +426,17 @@ struct Desk {
         for (int r = 0; r < rows; r++) {
             const int query_head = head * call.group + (row + r) % call.group;
             const float *sum = sums + (int64_t)r * stride;
-            float total = _mm512_reduce_add_ps(_mm512_load_ps(sum + value_size)), keep = 1;
+            float total = _mm512_reduce_add_ps(_mm512_load_ps(sum + value_size)), keep = 1, high = best[r];
             if (call.sinks) { // a logit without a value: it takes weight, once
                 const float sink = call.sinks[query_head] * 1.44269504088896341f;
                 const float top = best[r] > sink ? best[r] : sink;
                 keep = power_of(best[r] - top);
                 total = total * keep + power_of(sink - top);
+                high = top;
             }
+            if (call.lse)
+                call.lse[(int64_t)query_head * call.tokens + (row + r) / call.group] =
+                    total == 0 ? -__builtin_inff() : high * 0.693147180559945309f + __builtin_logf(total);
             const F factor = _mm512_set1_ps(total > 0 ? keep / total : 0);
             char *out = (char *)call.out + (int64_t)((row + r) / call.group) * call.out_token_stride + query_head * call.out_head_stride;
             for (int d = 0; d < call.value_size; d += 16) {
@@ -405,11 +451,12 @@ struct Desk {
 
 extern "C" size_t fs_sight_room(const FsSight *call, int rows) { return Desk::bytes(*call, rows); }
 
-extern "C" void fs_sight_rows(const FsSight *call, const FsRun *runs, int run_count, int head, int row, int rows, char *room) {
+extern "C" void fs_sight_rows(const FsSight *call, const FsSeen *seen, int head, int row, int rows, char *room) {
     _tile_loadconfig(&squares);
     Desk desk(*call, head, row, rows, room);
     desk.begin();
-    for (int i = 0; i < run_count; i++) desk.meet(runs[i]);
+    for (int i = 0; i < seen->part_count; i++) desk.meet(seen->parts[i]);
+    for (int i = 0; i < seen->run_count; i++) desk.meet(seen->runs[i]);
     if (desk.laid) desk.flush();
     _tile_release();
     desk.finish();

@@ -15,7 +15,7 @@ import torch
 
 KINDS = {torch.float32: 32, torch.bfloat16: 17, torch.float16: 16}  # of dense numbers, as the library calls them
 LARGEST = 512  # head size
-VERSION = 4
+VERSION = 5
 LIBRARY = "_native"
 
 
@@ -34,7 +34,7 @@ def library() -> tuple[Any, str]:
     if version != VERSION:
         return None, f"{built[0].name} is of version {version}, and {VERSION} is needed: install farspan again"
     found.fs_attend.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
-    found.fs_attend_sight.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
+    found.fs_attend_sight.argtypes = [*found.fs_attend.argtypes, ctypes.c_void_p, ctypes.c_int32]
     found.fs_pack.argtypes = found.fs_unpack.argtypes = [ctypes.c_void_p]
     found.fs_force.argtypes = [ctypes.c_char_p]
     found.fs_borrow.argtypes = [ctypes.c_void_p]

@@ -14,14 +14,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from farspan.attention import apart, fetched, kernels, native, patterned
+from farspan.attention import apart, fetched, kernels, native, patterned, sighted
 from farspan.attention.fetched import Chooser
 from farspan.attention.kernels import FewRows, partial_attention
 from farspan.attention.merge import Index, Merger
-from farspan.attention.pattern import Pattern
+from farspan.attention.pattern import Pattern, Sight
+from farspan.attention.sighted import Held
 from farspan.attention.standing import Standing
 from farspan.cache import DenseBlock, Extent, LayerCache
 from farspan.cache.pieces import Pieces
+
+Shared = tuple[Extent, Index, int]
+"""An extent, the batch rows that see it, and the lowest position among them."""
 
 
 class Led(NamedTuple):
@@ -56,22 +60,26 @@ def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
     """
     if any(row.pattern is not None for row in rows):
         return _patterned(query, rows, scaling)
-    routes = [_route(query, row) for row in rows]
+    routes = [_route(query, row, scaling) for row in rows]
     if len(set(routes)) > 1:  # a sequence goes the way it would go alone, whatever it is packed with
         return _apart(query, rows, routes, scaling)
-    few, fetches, weighs = routes[0]
+    few, many, fetches, weighs = routes[0]
     if weighs:
         return apart.attend(query, rows, scaling, few, _tail_parts)
     if fetches:
         return fetched.attend(query, rows, scaling, few, _tail_parts)
     heads = rows[0].cache.tail.keys.shape[0]
     size = rows[0].cache.tail.values.shape[-1]
-    parts, left = _parts(query, rows, few) if few else ([], list(_shared_extents(rows)))
-    if few and not left:
-        return few.attend(query, heads, size, scaling, parts, query.dtype, whole=True)[0]
-    grouped = query.view(heads, query.shape[0] // heads, *query.shape[1:])
     if few:
-        out, lse = few.attend(query, heads, size, scaling, parts, torch.float32)
+        parts, left = _parts(query, rows, few)
+        dtype = torch.float32 if left else query.dtype
+        out, lse = few.attend(query, heads, size, scaling, parts, dtype, whole=not left)
+    else:
+        out, lse, left = _each(query, rows, scaling) if many else (None, None, list(_shared_extents(rows)))
+    if out is not None and not left:
+        return out
+    grouped = query.view(heads, query.shape[0] // heads, *query.shape[1:])
+    if out is not None and lse is not None:
         of_groups = out.transpose(0, 1).unflatten(0, (heads, -1)), lse.unflatten(0, (heads, -1))
         merger = Merger.of([(*of_groups, slice(0, query.shape[1]))])
     else:
@@ -90,6 +98,34 @@ def attend(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
     return merger.finished(scaling, query.dtype)
 
 
+def _each(query: Tensor, rows: list[Rows], scaling: float) -> tuple[Tensor, Tensor, list[Shared]]:
+    """Many new tokens of each sequence to its tail and those extents that `sighted` takes, in one call each -> out
+    [ΣT, Hq, Dv] in the query's dtype, lse [Hq, ΣT], and the extents that are left.
+    """
+    heads, size = rows[0].cache.tail.keys.shape[0], rows[0].cache.tail.values.shape[-1]
+    out = query.new_empty(query.shape[1], query.shape[0], size)
+    lse = query.new_empty(query.shape[:2], dtype=torch.float32)
+    every = list(_shared_extents(rows))
+    known = {id(its[0]): part for its in every if (part := sighted.part(its[0])) is not None}
+    left = [its for its in every if id(its[0]) not in known]
+    for row in rows:
+        tail, window, span = row.cache.tail, row.cache.window, slice(row.start, row.start + row.length)
+        its = lse.new_empty(heads, query.shape[0] // heads, row.length)
+        sighted.attend(
+            query[:, span].unflatten(0, (heads, -1)),
+            tail.last - row.length + 1,
+            [Held(tail.keys, tail.values, tail.positions())],
+            sighted.EVERYTHING if window is None else Sight(window=window),
+            scaling,
+            out[span].unflatten(1, (heads, -1)),
+            parts=[known[id(extent)] for extent in row.cache.extents if id(extent) in known],
+            lse=its,
+            whole=not left,
+        )
+        lse[:, span] = its.flatten(0, 1)
+    return out, lse, left
+
+
 def _leading(rows: list[Rows], extent: Extent, heads: int) -> Led:
     """How the layer that an extent follows asked, for all the tokens that see it: queries [Hk, G, t, D]."""
     asking = [row.led for row in rows if row.led is not None and any(its is extent for its in row.cache.extents)]
@@ -102,7 +138,7 @@ def standing(query: Tensor, rows: list[Rows]) -> Standing | None:
     one call of the C++ kernels does not do, or what it reads is only brought for it.
     """
     plain = all(row.pattern is None and row.fetch is None and row.pieces is None for row in rows)
-    few = {_route(query, row)[0] for row in rows} if plain else {None}
+    few = {_route(query, row).few for row in rows} if plain else {None}
     if few != {native} or not all(extent.kept for row in rows for extent in row.cache.extents):
         return None
     parts, left = _parts(query, rows, native)
@@ -112,13 +148,22 @@ def standing(query: Tensor, rows: list[Rows]) -> Standing | None:
     return Standing(native.Ready(query, heads, size, parts, query.dtype), [row.cache for row in rows])
 
 
-def _route(query: Tensor, row: Rows) -> tuple[FewRows | None, bool, bool]:
-    """-> the kernels for few query rows, where a sequence's new tokens are few enough for them, whether it fetches, and
-    whether it weighs pieces.
+class _Route(NamedTuple):
+    """How a sequence's new tokens are attended: by the kernels for few query rows, where they are few enough, or by the
+    one for many, where they are many and the machine has it; and whether it fetches, or weighs pieces.
     """
-    tail = row.cache.tail
-    few = kernels.few_rows(query, row.length, tail.keys, tail.values)
-    return few, row.fetch is not None, row.pieces is not None
+
+    few: FewRows | None
+    many: bool
+    fetches: bool
+    weighs: bool
+
+
+def _route(query: Tensor, row: Rows, scaling: float = 1.0) -> _Route:
+    tail, fetches, weighs = row.cache.tail, row.fetch is not None, row.pieces is not None
+    its = query, row.length, tail.keys, tail.values
+    many = not (fetches or weighs) and kernels.many_rows(*its, scaling)
+    return _Route(None if many else kernels.few_rows(*its), many, fetches, weighs)
 
 
 def _patterned(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
@@ -143,7 +188,7 @@ def _patterned(query: Tensor, rows: list[Rows], scaling: float) -> Tensor:
     return out
 
 
-def _apart(query: Tensor, rows: list[Rows], routes: list[tuple[FewRows | None, bool, bool]], scaling: float) -> Tensor:
+def _apart(query: Tensor, rows: list[Rows], routes: list[_Route], scaling: float) -> Tensor:
     """`attend` of the sequences of each route by themselves."""
     out = query.new_empty(query.shape[1], query.shape[0], rows[0].cache.tail.values.shape[-1])
     for route in dict.fromkeys(routes):
@@ -157,7 +202,7 @@ def _apart(query: Tensor, rows: list[Rows], routes: list[tuple[FewRows | None, b
     return out
 
 
-def _parts(query: Tensor, rows: list[Rows], few: FewRows) -> tuple[list[Any], list[tuple[Extent, Index, int]]]:
+def _parts(query: Tensor, rows: list[Rows], few: FewRows) -> tuple[list[Any], list[Shared]]:
     """What one call attends to, tails and extents, and the extents that are left to torch: those that the kernels do
     not know, and dense ones that so many sequences share that their queries are no longer few.
     """
@@ -227,8 +272,8 @@ def _tail_parts(row: Rows, grouped: Tensor, scaling: float) -> Iterator[tuple[Te
         yield *partial_attention(asked, keys[:, :old], values[:, :old], scaling, None), tokens
 
 
-def _shared_extents(rows: list[Rows]) -> Iterator[tuple[Extent, Index, int]]:
-    """-> every distinct extent once, with the batch rows that see it and the lowest position among them."""
+def _shared_extents(rows: list[Rows]) -> Iterator[Shared]:
+    """-> every distinct extent once."""
     holders: dict[int, list[Rows]] = {}
     extents: dict[int, Extent] = {}
     for row in rows:

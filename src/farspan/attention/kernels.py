@@ -19,7 +19,10 @@ from farspan.errors import OptionError
 
 BACKENDS = ("naive", "torch", "native", "triton")
 FASTEST = {"cpu": ("native", "torch", "naive"), "cuda": ("triton", "naive")}
-FEW_ROWS = 128  # query rows per head (tokens times group) up to which the C++ kernels are the faster ones
+# Query rows per head (tokens times group) up to which the C++ kernels for few are the faster ones: than torch's, and
+# than ours for many, where the machine has it. At 32 rows that takes a fifth of their time over bfloat16, as long as
+# they over codes; at 16 rows half, and twice as long.
+FEW_ROWS, FEWER_ROWS = 128, 16
 QUERY_ROWS = 512  # of the naive route, so that its scores never grow to T×N
 
 log = logging.getLogger("farspan")
@@ -62,8 +65,9 @@ def backend(device: str) -> Choice:
     """The route for a device type, said once in the log. FARSPAN_KERNELS=naive|torch|native|triton forces one, for
     ablation.
 
-    `native` attends few query rows to all that is held; many rows, as in a read, go the way of `torch`. `triton` does
-    both on a GPU; on a CPU it is never chosen, but it can be forced where TRITON_INTERPRET=1 lets it run.
+    `native` attends few query rows to all that is held; many rows, as in a read, go the way of `torch`, or in bfloat16
+    through matrix products of its own where the machine has them (AMX). `triton` does both on a GPU; on a CPU it is
+    never chosen, but it can be forced where TRITON_INTERPRET=1 lets it run.
     """
     forced = os.environ.get("FARSPAN_KERNELS")
     if forced is not None and forced not in BACKENDS:
@@ -114,6 +118,8 @@ def partial_attention(
     query = query.to(keys.dtype)
     if backend(query.device.type).name == "triton" and _known(keys, values):
         return _triton().attend_piece(query, keys, values, scaling, visible, causal=causal)
+    if visible is None and many_rows(query.flatten(0, 1), T, keys, values, scaling):
+        return sighted.attend_piece(query, keys, values, scaling, causal=causal)
     same_size = keys.shape[-1] == values.shape[-1]  # the flash kernel takes no other
     if same_size and _fused(query.device.type, scaling):
         return torch_cpu.attend_piece(query, keys, values, scaling, visible, causal=causal)
@@ -127,8 +133,18 @@ def partial_attention(
     return torch.cat([o for o, _ in parts], dim=2), torch.cat([s for _, s in parts], dim=2)
 
 
-def in_one_call(query: Tensor, held: Sequence[sighted.Held], scaling: float) -> bool:
-    """Whether `sighted.attend` serves queries under a sight: the C++ kernels are chosen, and have what these need."""
+def many_rows(query: Tensor, tokens: int, keys: Tensor, values: Tensor, scaling: float) -> bool:
+    """Whether `sighted.attend` serves `tokens` tokens of query [Hq, T, D] better than any other, where they see all of
+    keys [Hk, N, D] and values [Hk, N, Dv], or up to their own. It rounds queries; others than many keep their digits.
+    """
+    few = FEWER_ROWS if query.dtype == keys.dtype else FEW_ROWS
+    return query.shape[0] // keys.shape[0] * tokens > few and in_one_call(query, [(keys, values)], scaling)
+
+
+def in_one_call(query: Tensor, held: Sequence[tuple[Tensor, ...]], scaling: float) -> bool:
+    """Whether `sighted.attend` serves queries that see keys and values like these: the C++ kernels are chosen, and
+    have what it needs.
+    """
     return backend(query.device.type).name == "native" and sighted.takes(held, scaling)
 
 

@@ -1,6 +1,8 @@
 """The C++ kernel for many query rows that see alike, where the machine multiplies matrices of bfloat16 (AMX).
 
-Everything that queries see is one call: no slices, no masks and nothing to merge. The definition is `Sight.sees`.
+Everything that queries see is one call: no slices, no masks and nothing to merge. The definition is `Sight.sees`. What
+is older than every query and seen by all comes as the parts that `native` knows: ragged too, and as codes, which are
+read back tile by tile.
 """
 
 from __future__ import annotations
@@ -12,9 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from farspan.attention.native import Part, part_of, tail_part
 from farspan.attention.pattern import Sight
 from farspan.attention.scaling import sinks_of, softcap_of
-from farspan.library import LARGEST, library
+from farspan.cache import Extent
+from farspan.library import KINDS, LARGEST, library
+
+EVERYTHING = Sight(window=2**31 - 1)
 
 
 class Held(NamedTuple):
@@ -47,25 +53,60 @@ class Call(Structure):
         ("softcap", c_float),
         ("sinks", c_void_p),
         *((name, c_int32) for name in ("before", "columns", "bands", "threads")),
-        *((name, c_void_p) for name in ("column", "band")),
+        *((name, c_void_p) for name in ("column", "band", "lse")),
     )
 
 
-def takes(held: Sequence[Held], scaling: float) -> bool:
-    """Whether the kernel is there and takes entries like these."""
+def takes(held: Sequence[tuple[Tensor, ...]], scaling: float) -> bool:
+    """Whether the kernel is there and takes entries like these: keys and values, and whatever more."""
     found, _ = library()
-    return found is not None and scaling > 0 and bool(found.fs_sees()) and all(map(_known, held))
+    return found is not None and scaling > 0 and all(map(_known, held)) and bool(found.fs_sees())
 
 
-def _known(held: Held) -> bool:
+def _known(held: tuple[Tensor, ...]) -> bool:
     return all(t.dtype == torch.bfloat16 and t.shape[-1] <= LARGEST and t.stride(-1) == 1 for t in held[:2])
 
 
-def attend(query: Tensor, first: int, held: Sequence[Held], sight: Sight, scaling: float, out: Tensor) -> None:
-    """query [h, G, T, D] of the tokens at positions `first`.., which see themselves at least -> out [T, h, G, Dv].
+def part(extent: Extent) -> Part | None:
+    """An extent as the kernel takes it; None if it does not."""
+    known = part_of(extent)
+    return None if known is None or known.kind in (KINDS[torch.float32], KINDS[torch.float16]) else known
+
+
+def attend_piece(
+    query: Tensor, keys: Tensor, values: Tensor, scaling: float, *, causal: bool = False
+) -> tuple[Tensor, Tensor]:
+    """query [H, G, T, D] to all of keys [H, N, D], values [H, N, Dv], or up to its own where `causal` (T == N) -> out
+    [H, G, T, Dv] in bfloat16, and lse [H, G, T] without sinks.
+    """
+    heads, group, tokens, _ = query.shape
+    out = torch.empty(tokens, heads, group, values.shape[-1], dtype=torch.bfloat16)
+    lse = torch.empty(heads, group, tokens)
+    if causal:
+        held, older = [Held(keys, values, torch.arange(tokens, dtype=torch.int32))], []
+    else:
+        held, older = [], [tail_part(keys, values, first_token=0, tokens=0, window=None)]
+    attend(query, 0, held, EVERYTHING, scaling, out, parts=older, lse=lse, whole=False)
+    return out.permute(1, 2, 0, 3), lse
+
+
+def attend(
+    query: Tensor,
+    first: int,
+    held: Sequence[Held],
+    sight: Sight,
+    scaling: float,
+    out: Tensor,
+    *,
+    parts: Sequence[Part] = (),
+    lse: Tensor | None = None,
+    whole: bool = True,
+) -> None:
+    """query [h, G, T, D] of the tokens at positions `first`.., which see themselves at least, or what is in `parts`
+    -> out [T, h, G, Dv], and lse [h, G, T] float32 where it is wanted; `whole` as in `native.attend`.
 
     Queries are rounded to bfloat16, weights too before they meet values; sums are in float32. `scaling` is that of
-    these heads (see `scaling.of_heads`).
+    these heads (see `scaling.of_heads`); `parts` are of all heads.
     """
     found, why = library()
     if found is None:
@@ -77,7 +118,7 @@ def attend(query: Tensor, first: int, held: Sequence[Held], sight: Sight, scalin
     to = out if fits else torch.empty(out.shape, dtype=torch.bfloat16)
     bands = torch.tensor([(0, sight.window), *sight.bands], dtype=torch.int32)
     columns = torch.empty(0, dtype=torch.int32) if sight.columns is None else sight.columns.int().contiguous()
-    sinks = sinks_of(scaling)
+    sinks = sinks_of(scaling) if whole else None
     call = Call(
         query=asked.data_ptr(),
         out=to.data_ptr(),
@@ -100,9 +141,10 @@ def attend(query: Tensor, first: int, held: Sequence[Held], sight: Sight, scalin
         threads=torch.get_num_threads(),
         column=columns.data_ptr() if columns.numel() else None,
         band=bands.data_ptr(),
+        lse=None if lse is None else lse.data_ptr(),
     )
     runs = (Run * len(held))(*map(_run, held))
-    if found.fs_attend_sight(byref(call), runs, len(runs)):
+    if found.fs_attend_sight(byref(call), runs, len(runs), (Part * len(parts))(*parts), len(parts)):
         raise MemoryError("no memory is left for what attention works in")
     if to is not out:
         out.copy_(to)
