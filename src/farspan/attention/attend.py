@@ -106,6 +106,7 @@ def _each(query: Tensor, rows: list[Rows], scaling: float) -> tuple[Tensor, Tens
     out = query.new_empty(query.shape[1], query.shape[0], size)
     lse = query.new_empty(query.shape[:2], dtype=torch.float32)
     every = list(_shared_extents(rows))
+    assert all(extent.last <= lowest for extent, _, lowest in every), "sealed entries are older than every query"
     known = {id(its[0]): part for its in every if (part := sighted.part(its[0])) is not None}
     left = [its for its in every if id(its[0]) not in known]
     for row in rows:
