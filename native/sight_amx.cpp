@@ -10,6 +10,7 @@
 FS_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,amx-tile,amx-bf16")
 namespace {
 #include "wide.inl"
+#include "decode.inl"
 
 const int KEYS = 32, ROWS = 64;      // of a tile, and rows that meet it together
 const int TOGETHER = 4, WIDTH = 128; // tiles that weights are found for together, and their keys
@@ -243,24 +244,28 @@ struct Desk {
             return;
         }
         const int key_bytes = 2 * call.key_size, value_bytes = 2 * call.value_size, most = LAID * KEYS;
-        char *to_keys = (char *)decoded, *to_values = to_keys + (int64_t)most * key_bytes;
+        uint16_t *to_keys = decoded, *to_values = to_keys + most * call.key_size;
         for (int64_t at = 0; at < count; at += most) {
             const int n = (int)(count - at < most ? count - at : most);
-            decode_keys(part, its_keys, at, n, to_keys);
+            read_back(part, (const uint8_t *)its_keys, at, n, to_keys);
             const int64_t scales = (begin + at) * part.value_groups;
-            fs_decode(FS_BF16, (const uint8_t *)its_values + at * part.value_stride, n, call.value_size, part.kind, 0,
-                      part.value_group, part.value_scale + scales, part.value_low + scales, to_values, value_bytes);
-            meet(to_keys, to_values, {nullptr, nullptr, 0, key_bytes, 0, value_bytes, nullptr, n});
+            const uint8_t *codes = (const uint8_t *)its_values + at * part.value_stride;
+            const uint16_t *scale = part.value_scale + scales, *low = part.value_low + scales;
+            if (part.value_groups == 1 || part.value_group % 16 == 0)
+                decode_values(part.kind, codes, n, call.value_size, part.value_groups, part.value_group, scale, low, to_values);
+            else
+                fs_decode(FS_BF16, codes, n, call.value_size, part.kind, 0, part.value_group, scale, low, to_values, value_bytes);
+            meet((const char *)to_keys, (const char *)to_values, {nullptr, nullptr, 0, key_bytes, 0, value_bytes, nullptr, n});
         }
     }
 
-    void decode_keys(const FsPart &part, const char *codes, int64_t at, int n, char *to) {
+    void read_back(const FsPart &part, const uint8_t *codes, int64_t at, int n, uint16_t *to) {
         for (int done = 0; done < n;) { // scales change from group to group
             const int64_t entry = at + done, group = entry / part.group, left = (group + 1) * part.group - entry;
             const int many = n - done < left ? n - done : (int)left;
             const int64_t scales = (part.group_offsets[head] + group) * call.key_size;
-            fs_decode(FS_BF16, (const uint8_t *)codes + entry * part.key_stride, many, call.key_size, part.kind, 1, part.group,
-                      part.key_scale + scales, part.key_low + scales, to + (int64_t)done * 2 * call.key_size, 2 * call.key_size);
+            decode_keys(part.kind, codes + entry * part.key_stride, many, call.key_size, part.key_scale + scales,
+                        part.key_low + scales, to + done * call.key_size);
             done += many;
         }
     }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from farspan.attention import Pattern, Rows, Sight, attend, backend, kernels, native, sighted
 from farspan.attention.scaling import Scaling
-from farspan.cache import Extent, GroupBlock, LayerCache
+from farspan.cache import DenseBlock, Extent, GroupBlock, LayerCache
 from tests.attention.problems import asked, defined
 from tests.attention.sights import RUNS, dense, layer_of
 
@@ -92,6 +92,23 @@ def test_codes_are_read_back_as_they_are_stored(bits, group, value_group, counts
     if not all(counts):
         nothing = out[:, counts.index(0)]
         assert bool((nothing == 0).all()), "a head that sees nothing puts nothing out"
+
+
+@pytest.mark.parametrize("size", [8, 24, 40, 64, 128])
+@pytest.mark.parametrize(
+    ("bits", "group", "value_group"), [(8, 32, None), (8, 64, 16), (4, 64, 32), (4, 32, 8), (2, 16, 48)]
+)
+def test_codes_attend_to_the_bit_as_what_they_unpack_to(bits, group, value_group, size):
+    counts = (0, 701, 33)
+    block = GroupBlock.pack(drawn(1, 734, size), drawn(2, 734, size), counts, group, bits=bits, value_group=value_group)
+    got = []
+    for its in (block, DenseBlock(*block.unpack(0, 734))):
+        query, part = drawn(3, 3, 2, 20, size), sighted.part(asked(drawn(3, 6, 20, size), its, counts).extent)
+        out, lse = torch.empty(20, 3, 2, size, dtype=torch.bfloat16), torch.empty(3, 2, 20)
+        assert part is not None
+        sighted.attend(query, 999, [], Sight(window=1), 0.2, out, parts=[part], lse=lse)
+        got.append((out, lse))
+    assert torch.equal(got[0][0], got[1][0]) and torch.equal(got[0][1], got[1][1])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 9])
