@@ -34,7 +34,7 @@ from training.tokenizer import PAD
 OUT = Path(__file__).resolve().parent / "out"
 TEXT_SHARE, TEXT_WEIGHT = 0.08, 0.3
 """Plain text is learned a little, so that the model stays a language model; answers are what it is for."""
-LONGEST_STEP = 60.0
+LONGEST_STEP = 20.0
 """Seconds a step may count for: a process that was stopped for a while has not trained meanwhile."""
 
 
