@@ -62,10 +62,7 @@ NOTES: Mapping[str, str] = {
         "Aims are 1.5 times the share of dense pairs, beside a dense read through torch's kernel, at 1.0 TFLOP/s. "
         "Our own takes 59% of its time at 32,768, and beside that one a window of 1,024 costs 1.3 times its share, a "
         "triangle of 2,048 1.5 times: tiles at its edges, layout of keys for every item of rows, and what each "
-        "read copies. In slices of "
-        "torch's kernel it was 1.9 times that of torch's: of 1.25 s that a profile saw, 0.85 were the kernel's "
-        "(0.6 is the share; a quarter more is computed at edges), 0.32 copies of queries and results, 0.05 "
-        "merging."
+        "read copies."
     ),
     "overhead": "Ours takes less than the model's own forward does with its DynamicCache: it adds nothing to it.",
 }

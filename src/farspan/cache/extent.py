@@ -14,6 +14,9 @@ from farspan.cache.index import Index, Unread
 from farspan.cache.keyless import KeylessBlock
 from farspan.cache.paging import Paged
 
+Load = Callable[[], tuple[Block, Tensor]]
+"""Brings a block and its positions, and checks them."""
+
 UNPACK_ENTRIES = 4096  # entries per head that a packed extent lends in floating point at a time
 
 
@@ -52,7 +55,7 @@ class Extent:
         *,
         shared: bool,
         bounds: tuple[int, int] | None = None,
-        load: Callable[[], tuple[Block, Tensor]] | None = None,
+        load: Load | None = None,
         nbytes: int = 0,
         keep: bool = True,
         paged: Paged | None = None,
@@ -160,33 +163,27 @@ class Extent:
 
     def unindexed(self) -> Extent:
         """The same entries in the same storage, without an index."""
-        return Extent(
-            self._block,
-            self._positions,
-            self.offsets,
-            shared=self.shared,
-            bounds=(self.first, self.last),
-            load=None if self.loaded else lambda: (self.block, self.positions),
-            nbytes=self._nbytes,
-            keep=self._keep,
-            paged=self._paged,
-        )
+        return self._alike(None if self.loaded else lambda: (self._own_block(), self.positions), self.follows)
 
     def following(self, other: Extent) -> Extent:
         """The same entries in the same storage, with the keys of `other`, which holds them in another layer."""
         if self.follows is other:
             return self
         assert self.offsets == other.offsets, "a layer and the one it follows hold the same entries"
+        return self._alike(self._load, other)
+
+    def _alike(self, load: Load | None, follows: Extent | None) -> Extent:
         return Extent(
             self._block,
             self._positions,
             self.offsets,
             shared=self.shared,
             bounds=(self.first, self.last),
-            load=self._load,
+            load=load,
             nbytes=self._nbytes,
             keep=self._keep,
-            follows=other,
+            paged=self._paged,
+            follows=follows,
         )
 
     @property

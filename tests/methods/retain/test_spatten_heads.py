@@ -17,8 +17,8 @@ from farspan.plan import Plan
 from farspan.runtime.pruning import Pruning, silence
 from farspan.testing import allocated_bytes
 from tests.oracle.pairwise import pairwise
-from tests.oracle.recording import TOLERANCE, agreement, recording
-from tests.oracle.situations import BATCHES, LONG, ORDERS, OTHER, QUESTIONS, SITUATIONS, ask, pair, plan_of, read
+from tests.oracle.replayed import assert_noticed, replayed
+from tests.oracle.situations import BATCHES, LONG, ORDERS, OTHER, SITUATIONS, ask, pair
 
 PLANS = (
     "spatten_heads:50",
@@ -65,28 +65,14 @@ def test_importance_is_summed_over_layers_channels_and_query_heads_and_what_went
 
 @pytest.mark.parametrize("row", COVERING, ids=lambda row: "-".join(str(value) for value in row.values()))
 def test_logits_are_those_of_the_replayed_decisions(row: dict, tmp_path: Path) -> None:
-    model, twin = pair(row["kind"])
-    with recording() as record:
-        contexts = read(model, plan_of(row["plan"], row["order"]), row["batch"], row["situation"])
-        situation = SITUATIONS[row["situation"]]
-        chains = [chain for context in contexts for chain in situation(context, row["batch"], tmp_path)]
-    for chain in chains:
-        assert agreement(twin, record, *chain) <= TOLERANCE
+    for chain in replayed(row, tmp_path):
         assert all(pruned(context) == pruned(chain[0]) for context in chain), "no head comes back"
         assert chain[-1].held_bytes == allocated_bytes(chain[-1]._cache)
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_heads_that_were_pruned_without_a_word_would_be_noticed(order: str) -> None:
-    model, twin = pair("llama")
-    with recording() as record:
-        context = model.read_batch([LONG], f"spatten_heads:100% | {order}", trace=True)[0]
-        answered = ask(context, QUESTIONS[0], "single")[0].context
-    events = answered._cache.events
-    assert events is not None
-    assert agreement(twin, record, context, answered) <= TOLERANCE
-    events.log[:] = [event for event in events.log if not isinstance(event, Pruned)]
-    assert agreement(twin, record, context, answered) > 1000 * TOLERANCE
+    assert_noticed("llama", f"spatten_heads:100% | {order}", lambda event: isinstance(event, Pruned))
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -21,7 +21,8 @@ from farspan.runtime.packing import Packing
 from farspan.testing import allocated_bytes
 from tests.oracle.pairwise import pairwise
 from tests.oracle.recording import TOLERANCE, agreement, recording
-from tests.oracle.situations import BATCHES, LONG, ORDERS, OTHER, QUESTIONS, SITUATIONS, ask, pair, plan_of, read
+from tests.oracle.replayed import assert_noticed, replayed
+from tests.oracle.situations import BATCHES, LONG, ORDERS, OTHER, SITUATIONS, ask, pair
 
 SMALL = "pod(sinks=4, recent=8)"
 PLANS = (SMALL, f"{SMALL} | offload", "pod(layers='0-1', sinks=0, recent=0)", "pod(group=3, sinks=1, recent=30)")
@@ -77,27 +78,13 @@ def test_a_follower_holds_values_and_the_keys_of_sinks() -> None:
 
 @pytest.mark.parametrize("row", COVERING, ids=lambda row: "-".join(str(value) for value in row.values()))
 def test_logits_are_those_of_the_replayed_sharing(row: dict, tmp_path: Path) -> None:
-    model, twin = pair(row["kind"])
-    with recording() as record:
-        contexts = read(model, plan_of(row["plan"], row["order"]), row["batch"], row["situation"])
-        situation = SITUATIONS[row["situation"]]
-        chains = [chain for context in contexts for chain in situation(context, row["batch"], tmp_path)]
-    for chain in chains:
-        assert agreement(twin, record, *chain) <= TOLERANCE
+    for chain in replayed(row, tmp_path):
         assert chain[-1].held_bytes == allocated_bytes(chain[-1]._cache)
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_sharing_that_was_not_replayed_would_be_noticed(order: str) -> None:
-    model, twin = pair("llama")
-    with recording() as record:
-        context = model.read_batch([LONG], f"{SMALL} | {order}", trace=True)[0]
-        answered = ask(context, QUESTIONS[0], "single")[0].context
-    events = answered._cache.events
-    assert events is not None
-    assert agreement(twin, record, context, answered) <= TOLERANCE
-    events.log[:] = [event for event in events.log if not isinstance(event, Followed)]
-    assert agreement(twin, record, context, answered) > 1000 * TOLERANCE
+    assert_noticed("llama", f"{SMALL} | {order}", lambda event: isinstance(event, Followed))
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.oracle.pairwise import pairwise
-from tests.oracle.recording import TOLERANCE, agreement, recording
-from tests.oracle.situations import BATCHES, LONG, ORDERS, QUESTIONS, SITUATIONS, ask, pair, plan_of, read
+from tests.oracle.replayed import assert_noticed, replayed
+from tests.oracle.situations import BATCHES, ORDERS, SITUATIONS
 
 KINDS = ("llama", "qwen3", "gemma3", "phi3", "gpt2", "opt")  # all with a layer of full attention
 PLANS = (
@@ -27,24 +27,10 @@ def name(row: dict) -> str:
 
 @pytest.mark.parametrize("row", COVERING, ids=name)
 def test_logits_are_those_of_the_replayed_codes(row: dict, tmp_path: Path) -> None:
-    model, twin = pair(row["kind"])
-    with recording() as record:
-        contexts = read(model, plan_of(row["plan"], row["order"]), row["batch"], row["situation"])
-        situation = SITUATIONS[row["situation"]]
-        chains = [chain for context in contexts for chain in situation(context, row["batch"], tmp_path)]
-    for chain in chains:
-        assert agreement(twin, record, *chain) <= TOLERANCE
+    replayed(row, tmp_path)
 
 
 @pytest.mark.parametrize("plan", ["int4", "int2"])
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "gpt2"])
 def test_codes_that_were_not_replayed_would_be_noticed(kind: str, plan: str) -> None:
-    model, twin = pair(kind)
-    with recording() as record:
-        context = model.read_batch([LONG], f"{plan} | {ORDERS[0]}", trace=True)[0]
-        answered = ask(context, QUESTIONS[0], "single")[0].context
-    events = answered._cache.events
-    assert events is not None
-    assert agreement(twin, record, context, answered) <= TOLERANCE
-    events.log.clear()
-    assert agreement(twin, record, context, answered) > 1000 * TOLERANCE
+    assert_noticed(kind, f"{plan} | {ORDERS[0]}", lambda event: True)
