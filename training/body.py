@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 from transformers import LlamaForCausalLM
 
-from training.attention import BLOCK, SHORT, CausalAttention
+from training import kernel
 
 Weights = dict[str, Tensor]
 
@@ -30,6 +30,8 @@ class Shape:
     head_dim: int
     epsilon: float
     theta: float
+    kernel: bool
+    """Whether attention is ours (training.kernel) or torch's."""
 
     @classmethod
     def of(cls, model: LlamaForCausalLM) -> Shape:
@@ -41,6 +43,7 @@ class Shape:
             head_dim=config.head_dim,
             epsilon=config.rms_norm_eps,
             theta=config.rope_parameters["rope_theta"],
+            kernel=kernel.fits(model.device, config.head_dim),
         )
 
 
@@ -51,10 +54,10 @@ def cast(model: LlamaForCausalLM) -> Weights:
 
 
 def rotations(tokens: int, shape: Shape, device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Cosines and sines `[tokens, head_dim]` of every position, in bfloat16."""
+    """Cosines and sines `[tokens, 1, head_dim]` of every position, in bfloat16."""
     exponents = torch.arange(0, shape.head_dim, 2, device=device).float() / shape.head_dim
     angles = torch.arange(tokens, device=device).float()[:, None] / shape.theta**exponents
-    doubled = torch.cat([angles, angles], dim=-1)
+    doubled = torch.cat([angles, angles], dim=-1)[:, None]
     return doubled.cos().bfloat16(), doubled.sin().bfloat16()
 
 
@@ -85,14 +88,15 @@ def _attend(x: Tensor, own: Weights, cos: Tensor, sin: Tensor, shape: Shape) -> 
     batch, tokens, _ = x.shape
     counts = (shape.heads, shape.kv_heads, shape.kv_heads)
     joint = torch.cat([own[f"self_attn.{name}_proj"] for name in "qkv"])
-    heads = linear(x, joint).view(batch, tokens, sum(counts), shape.head_dim).transpose(1, 2)
-    q, k, v = heads.split(counts, dim=1)
+    heads = linear(x, joint).view(batch, tokens, sum(counts), shape.head_dim)
+    q, k, v = heads.split(counts, dim=2)
     q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
-    if x.device.type == "cpu" and tokens <= SHORT and tokens % BLOCK == 0:
-        mixed: Any = CausalAttention.apply(q, k, v)
+    if shape.kernel and tokens % kernel.BLOCK == 0:
+        mixed: Any = kernel.causal_attention(q, k, v)[0]
     else:
-        mixed = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-    return linear(mixed.transpose(1, 2).reshape(batch, tokens, -1), own["self_attn.o_proj"])
+        turned = (each.transpose(1, 2) for each in (q, k, v))
+        mixed = scaled_dot_product_attention(*turned, is_causal=True, enable_gqa=True).transpose(1, 2)
+    return linear(mixed.reshape(batch, tokens, -1), own["self_attn.o_proj"])
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 
 import numpy as np
@@ -34,16 +35,23 @@ def quote_turn(random: Random, wording: Wording, document: str) -> Turn | None:
 
 
 def bare_quote(random: Random, document: str) -> Turn | None:
-    """Any unique stretch of text, to be continued word for word for a while."""
-    if len(document) < 200:
+    """A unique stretch of text, to be continued word for word for a while.
+
+    It is cut at blanks, as its continuation is: inside a word the tokens would be others than the document's.
+    """
+    start = _blank(document, random.randrange(max(1, len(document) - 150)))
+    middle = _blank(document, start + random.randint(25, 50))
+    stop = _blank(document, middle + random.randint(16, 50))
+    quote, rest = document[start + 1 : middle], document[middle:stop]
+    if not start < middle < stop < start + 250 or document.count(quote) != 1:
         return None
-    at = random.randrange(len(document) - 120)
-    start = document.find(" ", at, at + 20) + 1 or at
-    quote = document[start : start + random.randint(25, 50)].rstrip()
-    if document.count(quote) != 1:
-        return None
-    rest = document[start + len(quote) : start + len(quote) + random.randint(16, 50)]
     return Turn(prompt=random.choice(("\n>>> ", "\n", "\n\n")) + quote, answer=rest, stop=False, kind="bare quote")
+
+
+def _blank(document: str, at: int) -> int:
+    """The first blank from there on that stands between two words; the end of the text when there is none."""
+    found = re.compile(r"(?<=\S) (?=\S)").search(document, at)
+    return found.start() if found else len(document)
 
 
 def quotes(random: Random, language: Language, turns: int, *, bare: bool = False) -> Topic:

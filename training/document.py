@@ -28,18 +28,27 @@ STYLES = ("line", "comment", "indented", "inline")
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """A prompt and its answer. `values` are the parts of the answer that each have to be looked up."""
+    """A prompt and its answer. `values` are the parts of the answer that each have to be looked up, and `starts` the
+    characters at which they begin.
+    """
 
     prompt: str
     answer: str
     values: tuple[str, ...] = ()
+    starts: tuple[int, ...] = ()
     stop: bool = True
     kind: str = "needle"
 
     @classmethod
-    def ask(cls, question: str, values: Sequence[str], kind: str = "needle") -> Turn:
-        prompt, answer = PROMPT.format(question=question), " " + ", ".join(values)
-        return cls(prompt=prompt, answer=answer, values=tuple(values), kind=kind)
+    def ask(cls, question: str, values: Sequence[str], kind: str = "needle", keys: Sequence[str] = ()) -> Turn:
+        """A question, answered by `values` with commas between them, each after its key where `keys` are given."""
+        answer, starts = "", []
+        for value, key in zip(values, keys or [""] * len(values), strict=True):
+            answer += (", " if answer else " ") + (f"{key}: " if key else "")
+            starts.append(len(answer))
+            answer += value
+        prompt = PROMPT.format(question=question)
+        return cls(prompt=prompt, answer=answer, values=tuple(values), starts=tuple(starts), kind=kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +86,8 @@ def encode_turn(tokenizer: Tokenizer, turn: Turn, factor: float = 1.0) -> tuple[
     prompt = encode(tokenizer, turn.prompt)
     encoding = tokenizer.encode(turn.answer, add_special_tokens=False)
     weights = [REST_WEIGHT] * len(encoding.ids)
-    cursor = 0
-    for value in turn.values:
-        cursor = turn.answer.index(value, cursor)
-        first = next(i for i, (start, stop) in enumerate(encoding.offsets) if start <= cursor < stop)
-        weights[first] = FIRST_WEIGHT
-        cursor += len(value)
+    for begins in turn.starts:
+        weights[next(i for i, (start, stop) in enumerate(encoding.offsets) if start <= begins < stop)] = FIRST_WEIGHT
     if encoding.tokens and encoding.tokens[0] == "Ġ":
         weights[0] = BLANK_WEIGHT
     ids = prompt + encoding.ids + [EOS] * turn.stop

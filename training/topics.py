@@ -81,14 +81,20 @@ def ask(random: Random, wording: Wording, fact: Fact) -> Turn:
 
 
 def ask_several(random: Random, wording: Wording, facts: Sequence[Fact]) -> Turn:
-    """One question about several keys of one kind; the values in the order asked."""
-    return Turn.ask(question_about_several(random, wording, facts), [fact.values[0] for fact in facts], "keys")
+    """One question about several keys of one kind; every value after its key, in the order asked.
+
+    Values alone would ask of a small model to count how many it has said, to find the next key in the question and to
+    look it up, all in one token.
+    """
+    question = question_about_several(random, wording, facts)
+    return Turn.ask(question, [fact.values[0] for fact in facts], "keys", keys=[fact.key for fact in facts])
 
 
 def ask_bare(random: Random, fact: Fact) -> Turn:
     """A prefix of the answer to go on from, without end-of-sequence."""
     prompt = "\n" + random.choice(BARE_COMPLETIONS).format(kind=fact.kind, key=fact.key)
-    return Turn(prompt=prompt, answer=f" {fact.values[0]}.", values=fact.values[:1], stop=False, kind="bare")
+    answer = f" {fact.values[0]}."
+    return Turn(prompt=prompt, answer=answer, values=fact.values[:1], starts=(1,), stop=False, kind="bare")
 
 
 def ask_key(random: Random, wording: Wording, fact: Fact) -> Turn:

@@ -28,7 +28,9 @@ from training.body import Shape, cast, compiled, hidden_states, rotations
 from training.config import CURRICULUM, SIZES, build, scaled
 from training.document import FIRST_TURN_FACTOR, FIRST_WEIGHT
 from training.feed import Workers, batches, load_mixture
-from training.mixture import Batch, Mixture
+from training.head import HeadLoss
+from training.mixture import LAST_LENGTHS, Batch, Mixture
+from training.muon import BatchedMuon
 from training.tokenizer import PAD
 
 OUT = Path(__file__).resolve().parent / "out"
@@ -91,7 +93,7 @@ class Trainer:
         matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name and "lm_head" not in name]
         chosen = {id(p) for p in matrices}
         self.optimizers: dict[float, torch.optim.Optimizer] = {
-            settings.muon_lr: torch.optim.Muon(
+            settings.muon_lr: BatchedMuon(
                 matrices, lr=settings.muon_lr, momentum=0.95, weight_decay=0.01, adjust_lr_fn="original"
             ),
             settings.adam_lr: torch.optim.AdamW(
@@ -133,13 +135,21 @@ class Trainer:
         os.replace(self.run / "state.new", self.run / "state.pt")
         self.model.save_pretrained(self.run / "model")
 
+    @property
+    def left(self) -> float:
+        """The share of the falling rates' minutes that is left; above 1 before they fall."""
+        minutes = self.settings.minutes
+        return (minutes - self.progress.seconds / 60) / max(1e-9, min(self.settings.decay_minutes, minutes))
+
+    @property
+    def falling(self) -> bool:
+        """Whether the last minutes have begun, in which rates fall and sequences are long."""
+        return self.left < 1 and self.progress.stage == len(CURRICULUM) - 1
+
     def learning_rate_factor(self) -> float:
         """Warm up by steps, stay, then fall linearly to zero by the clock."""
-        settings, progress = self.settings, self.progress
-        warm = min(1.0, (progress.step + 1) / settings.warmup_steps)
-        left = settings.minutes - progress.seconds / 60
-        falling = max(1e-9, min(settings.decay_minutes, settings.minutes))
-        return warm * max(0.0, min(1.0, left / falling))
+        warm = min(1.0, (self.progress.step + 1) / self.settings.warmup_steps)
+        return warm * max(0.0, min(1.0, self.left))
 
     def train_step(self, batch: Batch) -> None:
         """One batch: forward, weighted loss on the chosen positions only, clipped step."""
@@ -153,15 +163,17 @@ class Trainer:
         targets, target_weights = ids.flatten()[places + 1], weights.flatten()[places + 1]
         own = cast(self.model)
         hidden = self.body(own, ids, *rotations(ids.shape[1], self.shape, settings.device), self.shape)
-        logits = (hidden.flatten(0, 1)[places] @ self.model.lm_head.weight.bfloat16().T).float()
-        loss = weighted_loss(logits, targets, target_weights)
+        loss, right = HeadLoss.apply(
+            hidden.flatten(0, 1)[places], self.model.lm_head.weight, targets, shares(target_weights), settings.compile
+        )  # type: ignore[misc]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
-        self._note(loss, (logits.argmax(-1) == targets).cpu(), target_weights.cpu())
-        self._note_kinds((logits.argmax(-1) == targets).cpu(), places.cpu(), batch)
+        right = right.cpu()
+        self._note(loss, right, target_weights.cpu())
+        self._note_kinds(right, places.cpu(), batch)
         progress.step += 1
         progress.steps_in_stage += 1
         progress.tokens += int((batch.ids != PAD).sum())
@@ -222,10 +234,10 @@ def choose(ids: Tensor, weights: Tensor, seed: int, step: int) -> Tensor:
     return torch.nn.functional.pad(chosen, (0, 1)).flatten().nonzero().flatten()
 
 
-def weighted_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Mean cross entropy, each target by its weight; text targets by `TEXT_WEIGHT`."""
+def shares(weights: Tensor) -> Tensor:
+    """What each target is of the loss: a weighted mean, in which text has `TEXT_WEIGHT`."""
     scale = torch.where(weights > 0, weights, torch.full_like(weights, TEXT_WEIGHT))
-    return (torch.nn.functional.cross_entropy(logits, targets, reduction="none") * scale).sum() / scale.sum()
+    return scale / scale.sum()
 
 
 def train(trainer: Trainer, mixture: Mixture, workers: Workers | None = None, steps: int | None = None) -> None:
@@ -234,14 +246,15 @@ def train(trainer: Trainer, mixture: Mixture, workers: Workers | None = None, st
     last_save = time.monotonic()
     final_step = None if steps is None else progress.step + steps
     while not _over(trainer, final_step):
-        lengths = scaled(CURRICULUM[progress.stage].lengths, settings.scale)
+        falling = trainer.falling
+        lengths = scaled(LAST_LENGTHS if falling else CURRICULUM[progress.stage].lengths, settings.scale)
         feed: Iterator[Batch] = (
             workers.batches(progress.step, settings.seed, lengths)
             if workers
             else batches(mixture, progress.step, settings.seed, lengths)
         )
         stage = progress.stage
-        while progress.stage == stage and not _over(trainer, final_step):
+        while progress.stage == stage and trainer.falling == falling and not _over(trainer, final_step):
             started = time.monotonic()
             batch = next(feed)
             trainer.train_step(batch)

@@ -1,6 +1,7 @@
 """Training that was stopped goes on exactly where it was."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from farspan import reference
 from training import train as recipe
 from training.config import CURRICULUM, SIZES, Stage, build
-from training.mixture import Length, Mixture
+from training.mixture import LAST_LENGTHS, LENGTHS, Length, Mixture
 from training.pack import pack
 
 TINY = Stage(lengths=(Length(tokens=128, batch=2, share=1.0),), until=2.0)
@@ -62,6 +63,20 @@ def test_the_clock_ends_a_run_and_the_rate_has_then_fallen_to_zero(tmp_path: Pat
     assert run.progress.step == 10
 
 
+def test_sequences_grow_when_the_rates_fall(tmp_path: Path):
+    run = trainer(tmp_path)
+    assert not run.falling
+    run.progress.seconds = 60 * (run.settings.minutes - run.settings.decay_minutes) + 1
+    assert run.falling
+
+    def mean(lengths: Sequence[Length]) -> float:
+        return sum(each.tokens * each.share for each in lengths)
+
+    assert mean(LAST_LENGTHS) > 1.5 * mean(LENGTHS)
+    assert {each.tokens for each in LENGTHS} == {each.tokens for each in LAST_LENGTHS}
+    assert all(each.tokens * each.batch == 8192 for each in (*LENGTHS, *LAST_LENGTHS))
+
+
 def test_text_counts_little_and_padding_not_at_all():
     ids = torch.tensor([[1, 5, 6, 7, 0, 0]])
     weights = torch.tensor([[0.0, 0.0, 2.0, 0.0, 0.0, 0.0]])
@@ -69,8 +84,7 @@ def test_text_counts_little_and_padding_not_at_all():
     assert all(1 in each for each in chosen)
     assert not any((each >= 3).any() for each in chosen)
     assert 0 < sum(0 in each for each in chosen) < 25
-    logits, targets = torch.zeros(2, 8), torch.tensor([1, 2])
-    assert recipe.weighted_loss(logits, targets, torch.tensor([2.0, 0.0])).item() == pytest.approx(2.0794, abs=1e-3)
+    assert recipe.shares(torch.tensor([2.0, 0.0, 0.0])).tolist() == pytest.approx([2 / 2.6, 0.3 / 2.6, 0.3 / 2.6])
 
 
 def test_the_sizes_keep_their_promises():
