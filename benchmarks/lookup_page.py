@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.lookup import CLAIMS, FETCHED, NULLS, PARTS, Claim, Named
-from benchmarks.pages import code, difference, interval, machine, markdown, percent, verdict
+from benchmarks.pages import code, difference, interval, machine, markdown, percent, verdict, weights
 from farspan.measure.cells import Summary
 from farspan.measure.frame import Column, load
 from farspan.measure.paired import Comparison, compare, holm
@@ -117,7 +117,8 @@ def page(folder: Path) -> str:
     ]
     families = {name: [each for each in made if each.name.startswith(name)] for name in ("fetch", "prefill", "skim")}
     pieces = [each for each in made if each.name.startswith("parallel")]
-    blocks = [HEAD.format(machine=machine(dict(made[0].summary.frame.runs[0].manifest)))]
+    manifest = dict(made[0].summary.frame.runs[0].manifest)
+    blocks = [HEAD.format(machine=machine(manifest)), weights(manifest)]
     blocks += [_unfinished(made), FETCH, *map(_fetch, families["fetch"])]
     blocks += [PREFILL, _side_by_side(families["prefill"], _pairs, "pairs")]
     blocks += [SKIM, *(_side_by_side([each], _read, "read") for each in families["skim"])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from farspan.loading import load
 from farspan.measure.paired import Comparison
 from farspan.measure.statistics import Interval
 
@@ -50,3 +51,18 @@ def machine(manifest: dict[str, Any]) -> str:
     where = manifest["environments"][0]
     threads = where.get("threads", "?")
     return f"{where['cpu']}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def weights(manifest: dict[str, Any]) -> str:
+    """Which weights answered, and in so many words when the package holds others by now; of a model that has some."""
+    fingerprint = manifest["subject"].get("fingerprint")
+    if fingerprint is None:
+        return ""
+    used, packed = fingerprint["weights"][:12], load().fingerprint["weights"][:12]
+    told = f"The weights that answered have the fingerprint `{used}`."
+    if used != packed:
+        told += (
+            f" **The package holds newer ones by now, `{packed}` (docs/reference-model.md): "
+            "what this page says of methods is to be measured anew.**"
+        )
+    return told

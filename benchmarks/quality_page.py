@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.pages import code, difference, interval, machine, markdown, percent, verdict
+from benchmarks.pages import code, difference, interval, machine, markdown, percent, verdict, weights
 from benchmarks.quality import CLAIMS, NULLS, PARTS
 from farspan.measure.cells import Summary
 from farspan.measure.contrast import contrasts
@@ -33,7 +33,8 @@ two rows `full`), and on a machine that was stopped for others at times: times o
 def page(folder: Path) -> str:
     """The whole page, from the parts that are there."""
     parts = {name: Summary(load([folder / name])) for name in PARTS if (folder / name / "run.json").is_file()}
-    blocks = [HEAD.format(machine=machine(dict(next(iter(parts.values())).frame.runs[0].manifest)))]
+    manifest = dict(next(iter(parts.values())).frame.runs[0].manifest)
+    blocks = [HEAD.format(machine=machine(manifest)), weights(manifest)]
     blocks.append(_unfinished(parts))
     titles = {
         "methods": "## Every method: 2k tokens, read in stream order without knowing the questions",

@@ -6,7 +6,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import quality, quality_page
+import farspan
+from benchmarks import pages, quality, quality_page
 from farspan.measure.run import run
 from farspan.plan import Plan
 from farspan.registry import find, names
@@ -44,3 +45,10 @@ def test_the_page_has_a_row_for_every_plan_and_claim(tmp_path: Path):
     assert all(claim.said in text for claim in quality.CLAIMS)
     assert len(re.findall(r"showed|did not show", text)) >= len(quality.CLAIMS)
     assert "**8,192 tokens**" in text
+
+
+def test_the_page_says_whose_weights_answered():
+    packed = farspan.load().fingerprint["weights"]
+    assert pages.weights({"subject": {"fingerprint": {"weights": packed}}}).endswith(f"`{packed[:12]}`.")
+    assert "measured anew" in pages.weights({"subject": {"fingerprint": {"weights": 32 * "0"}}})
+    assert pages.weights({"subject": {"kind": "coin"}}) == ""

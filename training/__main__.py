@@ -29,8 +29,8 @@ def steps(given: argparse.Namespace, rest: list[str]) -> list[list[str]]:
         [*evaluate, "--model", f"{name}={run}/model"],
     ]
     if curve:
-        cells = "one needle,four keys,multi-value,2 hops,four keys (training wordings)"
-        todo.append([*evaluate, *curve, "--cells", cells, "--lengths", "1024", "--no-baselines", "--windows", "0"])
+        cells = "one needle,four keys,forty keys,multi-value,multi-query,2 hops,4 hops"
+        todo.append([*evaluate, *curve, "--cells", cells, "--lengths", "4096", "--no-baselines", "--windows", "0"])
     if given.pack:
         todo.append(["training.pack", f"{run}/model", "--tokenizer", str(given.tokenizer)])
         todo.append(["training.card", "--run", run, "--evaluation", evaluation, "--model", name])

@@ -52,7 +52,7 @@ python -m training --minutes 10 --config large --device cuda --compile --workers
 """
 
 
-def build(evaluation: Path, run: Path, model: str, rival: str | None) -> tuple[str, dict[str, Any]]:
+def build(evaluation: Path, run: Path, model: str, rival: str | None, before: int = 0) -> tuple[str, dict[str, Any]]:
     """The card as Markdown and as data."""
     lines = (evaluation / "verdicts.jsonl").read_text().splitlines()
     verdicts: list[dict[str, Any]] = [json.loads(line) for line in lines]
@@ -62,7 +62,7 @@ def build(evaluation: Path, run: Path, model: str, rival: str | None) -> tuple[s
     config = json.loads((PACKAGE / "model" / "config.json").read_text())
     full = [each for each in own if each["mode"] == "full"]
     table = cardparts.cells(full)
-    curve = cardparts.curve(verdicts, full, log)
+    curve = cardparts.curve(verdicts, full, log, before)
     parts = [
         HEAD.format(**cardparts.shape(config, PACKAGE / "model")),
         cardparts.aims(table),
@@ -95,8 +95,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=OUT / "run")
     parser.add_argument("--model", default="packed", help="the evaluated model that is packed")
     parser.add_argument("--rival", default="trial", help="an evaluated model to compare with, if there is one")
+    parser.add_argument("--before", type=float, default=0.0, help="million tokens trained before this run")
     given = parser.parse_args()
-    text, data = build(given.evaluation, given.run, given.model, given.rival)
+    text, data = build(given.evaluation, given.run, given.model, given.rival, round(1e6 * given.before))
     (PACKAGE / "card.md").write_text(text)
     (PACKAGE / "card.json").write_text(json.dumps(data, indent=1) + "\n")
     DOCS.parent.mkdir(exist_ok=True)

@@ -31,7 +31,7 @@ LEGEND = {
     "forty keys": "one of forty keys asked",
     "eight similar keys": "one of eight keys that differ in a part",
     "multi-value": "the three values of one of four keys, in order",
-    "multi-query": "the values of four of eight keys, in the order asked",
+    "multi-query": "the values of four of eight keys, in the order asked, each after its key",
     "2 hops": "all three variables of one of three chains, in order",
     "4 hops": "all five variables of one of three chains, in order",
     "quote": "a unique 12-token quote continued for 8 tokens, asked as a question",
@@ -42,7 +42,7 @@ LEGEND = {
     "four keys (training wordings)": "the same",
     "forty keys (training wordings)": "the same",
 }
-CURVE = ("one needle", "four keys", "four keys (training wordings)", "multi-value", "2 hops")
+CURVE = ("one needle", "four keys", "forty keys", "multi-value", "multi-query", "2 hops", "4 hops", "quote, bare")
 FAR = 1000
 """An extrapolation by more than this factor is not worth printing."""
 
@@ -234,14 +234,16 @@ def command(run: Path) -> str:
     return file.read_text().strip() + "\n" if file.is_file() else ""
 
 
-def curve(verdicts: Sequence[Record], final: Sequence[Record], log: Sequence[Record]) -> list[dict[str, Any]]:
-    """Tokens trained against accuracy, from snapshots evaluated under the name `tokens-N`."""
+def curve(
+    verdicts: Sequence[Record], final: Sequence[Record], log: Sequence[Record], before: int
+) -> list[dict[str, Any]]:
+    """Tokens trained in all, `before` this run too, against accuracy: snapshots evaluated under the name `tokens-N`."""
     points: list[dict[str, Any]] = []
     groups = grouped((v for v in verdicts if v["model"].startswith("tokens-")), lambda v: v["model"])
     ends = [*((int(name[7:]), group) for name, group in sorted(groups.items())), (log[-1]["tokens"], list(final))]
     lengths = {verdict["length"] for group in groups.values() for verdict in group}
     for tokens, group in ends:
-        point: dict[str, Any] = {"tokens": tokens}
+        point: dict[str, Any] = {"tokens": before + tokens}
         for task in CURVE:
             own = [v for v in group if v["task"] == task and v["length"] in lengths]
             if own:
@@ -257,8 +259,8 @@ def curve_section(points: Sequence[dict[str, Any]], table: Table) -> str:
         (f"{point['tokens'] / 1e6:.1f}", *(show(point.get(task), count=False) for task in tasks)) for point in points
     ]
     text = (
-        "## What more compute would buy\n\nAccuracy against million tokens trained after the trial (lengths of the "
-        "snapshots only; the learning rate had not yet fallen at the earlier points):\n\n"
+        "## What more compute would buy\n\nAccuracy against million tokens trained in all (lengths of the snapshots "
+        "only; the learning rate had not yet fallen at the earlier points):\n\n"
         + rows(("million tokens", *tasks), body)
     )
     said = [line for task in tasks if (line := _extrapolate(task, points))]

@@ -57,16 +57,23 @@ class Form:
     turn: int = 32
 
 
-FORMS = (
-    Form(make=topics.needles, share=0.42),
-    Form(make=topics.bare_needles, share=0.04),
-    Form(make=topics.many_values, share=0.1, turn=44),
-    Form(make=topics.many_keys, share=0.12, turn=80),
-    Form(make=topics.reverses, share=0.04),
-    Form(make=topics.chains, share=0.13, statement=12, turn=36),
-    Form(make=topics.overviews, share=0.04),
+QUOTES = (
     Form(make=lambda random, language, _, turns: quotes(random, language, turns), share=0.08, turn=60),
     Form(make=lambda random, language, _, turns: quotes(random, language, turns, bare=True), share=0.07, turn=40),
+)
+QUOTED = 0.5
+"""Share of the documents of 2,048 tokens and more that are quoted besides: among much text, what to go on with is told
+by many tokens before it, not by two.
+"""
+FORMS = (
+    Form(make=topics.needles, share=0.38),
+    Form(make=topics.bare_needles, share=0.04),
+    Form(make=topics.many_values, share=0.12, turn=44),
+    Form(make=topics.many_keys, share=0.12, turn=80),
+    Form(make=topics.reverses, share=0.04),
+    Form(make=topics.chains, share=0.15, statement=12, turn=36),
+    Form(make=topics.overviews, share=0.04),
+    *QUOTES,
 )
 MOST_STATEMENTS, MOST_TURNS = 44, 16
 
@@ -112,6 +119,8 @@ class Mixture:
         """One form of topic, in long documents two or three; two never share a kind, so that counting stays right."""
         count = 1 if length <= 512 else random.randint(1, 2) if length <= 1024 else random.randint(2, 3)
         forms = random.choices(FORMS, [form.share for form in FORMS], k=count)
+        if length >= 2048 and random.random() < QUOTED:
+            forms[-1] = random.choice(QUOTES)
         language = self._language(random)
         kinds = random.sample(language.wording.kinds, len(language.wording.kinds))
         made: list[Topic] = []

@@ -166,6 +166,21 @@ def test_values_count_as_whole_words_and_strictly_alone_in_order(references, rep
 @pytest.mark.parametrize(
     ("reply", "official", "strict"),
     [
+        ("4711, 12", 1, 1),
+        ("pine-hill: 4711, oak: 12.", 1, 1),
+        ("oak: 12, pine-hill: 4711", 1, 0),
+        ("pine-hill: 4711, oak:", 0.5, 0),
+        ("They are 4711 and 12", 1, 0),
+    ],
+)
+def test_several_values_may_follow_their_keys(reply: str, official: float, strict: float):
+    score = find("recall/multi_query").score(Question(text="?", references=("4711", "12")), reply)
+    assert (score.official, score.strict) == (official, strict)
+
+
+@pytest.mark.parametrize(
+    ("reply", "official", "strict"),
+    [
         (" of the loop", 1, 1),
         (" of the loop is", 1, 1),
         (" of\n    the loop is", 1, 0),

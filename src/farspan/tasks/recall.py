@@ -212,6 +212,23 @@ class ManyNeedles(Needles):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeveralNeedles(Needles):
+    """Say the values of several keys that are asked for at once, bare or each after its key and a colon."""
+
+    version: ClassVar[int] = 2  # replies may name the keys, and may be longer for it
+    keys: int = 8
+    together: int = 4
+    max_new_tokens: int = 128
+
+    def score(self, question: Question, reply: str) -> Score:
+        """Official: the share of values that the reply names, as whole words. Strict: just these, in this order, each
+        bare or after words that end in a colon.
+        """
+        bare = ", ".join(part.rpartition(": ")[2] for part in reply.strip().split(", "))
+        return Score(official=super().score(question, reply).official, strict=super().score(question, bare).strict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SecondQuestion(Needles):
     """Say the value of one key, then those of keys of another kind elsewhere, which the first question says nothing of.
 
@@ -311,7 +328,7 @@ _STATED = (
     Needles(name="four_keys", groups=2, keys=4),
     ManyNeedles(name="forty_keys"),
     Needles(name="multi_value", groups=2, keys=4, values=3, max_new_tokens=64),
-    Needles(name="multi_query", keys=8, together=4, max_new_tokens=80),
+    SeveralNeedles(name="multi_query"),
     Chains(name="chain_2", hops=2),
     Chains(name="chain_4", hops=4),
     SecondQuestion(name="second_question"),
