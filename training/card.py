@@ -37,14 +37,14 @@ COMMANDS = """## How it was made
 {cost}
 
 ```
-{trained}python -m training.evaluate --model packed=training/out/run/model
-python -m training.pack training/out/run/model
-python -m training.card
+{trained}python -m training.evaluate --model packed={run}/model --out {run}/evaluation
+python -m training.pack {run}/model
+python -m training.card --run {run} --evaluation {run}/evaluation --before {before:g}
 ```
 
-`python -m training --minutes 600 --init src/farspan/reference/model --muon-lr 0.005 --adam-lr 0.001` does all of it,
-going on from the packed weights. The same recipe trains a larger model (11 million parameters) from scratch where a GPU
-is at hand; that has not been run (untested):
+`python -m training --minutes 300 --init src/farspan/reference/model --threads 2 --compile` does all of it, going on
+from the packed weights. The same recipe trains a larger model (11 million parameters) from scratch where a GPU is at
+hand; that has not been run (untested):
 
 ```
 python -m training --minutes 10 --config large --device cuda --compile --workers 12 --scale 16 --run training/out/large
@@ -72,7 +72,12 @@ def build(evaluation: Path, run: Path, model: str, rival: str | None, before: in
         cardparts.baselines(own),
         cardparts.perplexity(survey["perplexity"]),
         cardparts.heads(survey["heads"]),
-        COMMANDS.format(cost=cardparts.cost(log, run), trained=cardparts.command(run)),
+        COMMANDS.format(
+            cost=cardparts.cost(log, run),
+            trained=cardparts.command(run),
+            run=f"training/out/{run.name}",
+            before=before / 1e6,
+        ),
         cardparts.curve_section(curve, table),
     ]
     if rival and any(each["model"] == rival for each in verdicts):
