@@ -141,6 +141,45 @@ def several_keys(words: Sequence[str], random: Random) -> str:
     )
 
 
+def count(words: Sequence[str], random: Random) -> str:
+    """A question for how many {kinds} there are."""
+    total = random.choice(("total", "tally", "count", "sum", "quantity", "amount", "frequency"))
+    there = random.choice(("are there", "stand here", "occur", "do we have", "come up", "were named", "can you see"))
+    said = random.choice(("given", "named", "said", "mentioned", "written", "repeated", "stated", "noted", "set"))
+    return random.choice(
+        (
+            f"how many {{kinds}} {there}{fill(words, random)}?",
+            f"{random.choice(ASKS)} how many {{kinds}} {there}.",
+            f"{random.choice(ASKS)} the {total} of {{kinds}}{fill(words, random)}.",
+            f"the {total} of {random.choice(MANY)}{{kinds}}?",
+            f"{{kinds}}{random.choice((':', ',', ' -'))} how many?",
+            f"{{kind}} {total}?",
+            f"how many times {random.choice(('is', 'was', 'gets'))} a {{kind}} {said}{fill(words, random)}?",
+        )
+    )
+
+
+def listing(words: Sequence[str], random: Random) -> str:
+    """A question for everything that has a {kind}."""
+    who = random.choice(
+        ("who", "what", "which", "which of them", "who or which", "what else", "which keys", "which names")
+    )
+    all_of = random.choice(
+        ("all", "everything", "each one", "every entry", "whatever", "everyone", "the keys", "the names")
+    )
+    has, the = random.choice(HAS), random.choice(("a ", "the ", "some ", "any ", "one "))
+    return random.choice(
+        (
+            f"{who} {has} {the}{{kind}}{fill(words, random)}?",
+            f"{random.choice(ASKS)} {all_of} that {has} {the}{{kind}}.",
+            f"{random.choice(ASKS)} {all_of} with {the}{{kind}}{fill(words, random)}.",
+            f"{random.choice(ABOUT)} {{kinds}}{random.choice(('', ',', ':'))} {who} {has} one?",
+            f"{{kind}}{random.choice((':', ',', ' -'))} {who}?",
+            f"to what {random.choice(('does', 'did'))} {the}{{kind}} {random.choice(('go', 'belong', 'apply'))}?",
+        )
+    )
+
+
 def chain(words: Sequence[str], random: Random) -> tuple[str, str]:
     """How a variable is set to a value and to another variable."""
     before, after = fill(words, random, 2).strip(), random.choice(("", "", ";", ".", " end"))

@@ -113,7 +113,7 @@ def overview(random: Random, wording: Wording, facts: Sequence[Fact], *, countin
         return Turn.ask(template.format(kind=kind, kinds=plural(kind)), [str(stated)], "count")
     if not counting and len(own) <= 8 and stated == len(own):
         template = random.choice(wording.listings)
-        return Turn.ask(template.format(kind=kind), [fact.key for fact in own], "list")
+        return Turn.ask(template.format(kind=kind, kinds=plural(kind)), [fact.key for fact in own], "list")
     return None
 
 

@@ -82,8 +82,10 @@ class Trainer:
     def __init__(self, settings: Settings, run: Path, init: Path | None = None) -> None:
         self.settings, self.run, self.stopped = settings, run, False
         torch.manual_seed(settings.seed)
-        if init is not None:
-            self.model = LlamaForCausalLM.from_pretrained(init, dtype=torch.float32, local_files_only=True)
+        resumed = (run / "state.pt").is_file()
+        start = run / "model" if resumed else init  # its weights are replaced; a run needs what it began with no more
+        if start is not None:
+            self.model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32, local_files_only=True)
         else:
             self.model = build(SIZES[settings.config])
         torch.nn.Module.to(self.model, settings.device)
@@ -105,7 +107,7 @@ class Trainer:
         }
         self.body = compiled() if settings.compile else hidden_states
         self.shape = Shape.of(self.model)
-        if (run / "state.pt").is_file():
+        if resumed:
             self._restore()
 
     def _restore(self) -> None:
@@ -295,7 +297,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scale", type=int, default=1, help="multiplies the sequences of a step (about 7k tokens)")
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches; 0 is one thread")
     parser.add_argument("--compile", action="store_true", help="torch.compile the body, once per length")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if not given.tokenizer.is_file():
+        parser.error(f"there is no tokenizer {given.tokenizer}")
+    if given.init and not given.init.is_dir() and not (given.run / "state.pt").is_file():
+        parser.error(f"there is no folder {given.init} to begin with")
+    return given
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def varied(wording: Wording, words: Sequence[str], random: Random, statements: i
     """The wording of one document: some kinds invented, some sentences made up, some framed; the rest as they were."""
     kinds = tuple(invented_kind(words, random) if random.random() < SHARE_KINDS else kind for kind in wording.kinds)
 
-    def some(listed: Sequence[str], compose: Compose | None, parts: tuple[str, ...], count: int) -> tuple[str, ...]:
+    def some(listed: Sequence[str], compose: Compose, parts: tuple[str, ...], count: int) -> tuple[str, ...]:
         return tuple(_question(listed, compose, words, random, parts) for _ in range(count))
 
     return replace(
@@ -53,8 +53,8 @@ def varied(wording: Wording, words: Sequence[str], random: Random, statements: i
         questions=some(wording.questions, grammar.question, ("{kind}", "{key}"), statements),
         several_values=some(wording.several_values, grammar.several_values, ("{kinds}", "{key}"), 6),
         several_keys=some(wording.several_keys, grammar.several_keys, ("{kinds}", "{keys}"), 6),
-        counts=some(wording.counts, None, (), 2),
-        listings=some(wording.listings, None, (), 2),
+        counts=some(wording.counts, grammar.count, (), 4),
+        listings=some(wording.listings, grammar.listing, (), 4),
         chains=tuple(
             grammar.chain(words, random) if random.random() < 0.6 else each for each in random.sample(wording.chains, 3)
         ),
@@ -83,14 +83,14 @@ def _statement(wording: Wording, words: Sequence[str], random: Random) -> str:
 
 
 def _question(
-    listed: Sequence[str], compose: Compose | None, words: Sequence[str], random: Random, parts: tuple[str, ...]
+    listed: Sequence[str], compose: Compose, words: Sequence[str], random: Random, parts: tuple[str, ...]
 ) -> str:
-    """A sentence about `parts`; without `compose` it is listed, or listed and framed."""
+    """A sentence composed, bare (never without `parts`, which would not say what is asked), framed, or as listed."""
     dice, chosen = random.random(), random.choice(listed)
-    if compose and dice < SHARE_COMPOSED:
+    if dice < SHARE_COMPOSED:
         composed = compose(words, random)
         return composed if random.random() < 0.8 else f"{random.choice(ASKING)} {composed}{random.choice(THANKS)}"
-    if compose and dice < SHARE_COMPOSED + SHARE_BARE:
+    if parts and dice < SHARE_COMPOSED + SHARE_BARE:
         return _bare(parts, words, random, random.choice(("?", "?", ".", "")))
     if dice < SHARE_COMPOSED + SHARE_BARE + SHARE_FRAMED:
         return f"{random.choice(ASKING)} {chosen}{random.choice(THANKS)}"

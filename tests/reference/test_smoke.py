@@ -28,16 +28,16 @@ def needle_hits(model, tokenizer: Tokenizer, made: list[Probe], mode: str = "ful
     return sum(verdict.exact for verdict in verdicts if verdict.task == "one needle")
 
 
-def test_seven_of_ten_needles_are_found_and_the_answer_ends(model, tokenizer: Tokenizer, ten: list[Probe]):
+def test_nine_of_ten_needles_are_found_and_the_answer_ends(model, tokenizer: Tokenizer, ten: list[Probe]):
     assert len(ten) == 10
-    assert needle_hits(model, tokenizer, ten) >= 7
+    assert needle_hits(model, tokenizer, ten) >= 9
 
 
 def test_a_damaged_model_fails_the_same_ten(tokenizer: Tokenizer, ten: list[Probe]):
     damaged = AutoModelForCausalLM.from_pretrained(reference.path(), dtype=torch.float32, local_files_only=True)
     with torch.no_grad():
         damaged.model.layers[2].self_attn.k_proj.weight.mul_(-1)
-    assert needle_hits(damaged.eval(), tokenizer, ten) < 7
+    assert needle_hits(damaged.eval(), tokenizer, ten) < 9
 
 
 def test_an_untrained_model_finds_nothing(tokenizer: Tokenizer, ten: list[Probe]):

@@ -194,7 +194,7 @@ def test_a_quote_is_continued_word_for_word(reply: str, official: float, strict:
 
 
 def test_the_reference_model_answers_most_questions_about_four_keys_in_seen_wordings():
-    """The card says .81 [.70, .89] at 1,024 tokens; an untrained or wrongly asked model says nothing right."""
+    """The card says .94 [.85, .98] at 1,024 tokens; an untrained or wrongly asked model says nothing right."""
     task = Needles(name="four_keys", groups=1, keys=4, questions=4)
     model = farspan.load()
     right = []
@@ -202,7 +202,7 @@ def test_the_reference_model_answers_most_questions_about_four_keys_in_seen_word
         passage = make(task, index, length=1024)
         answers = model.read(passage.context).ask([question.text for question in passage.questions], max_new_tokens=20)
         right += [task.score(q, a.text).strict for q, a in zip(passage.questions, answers, strict=True)]
-    assert sum(right) / len(right) >= 0.6
+    assert sum(right) / len(right) >= 0.75
 
 
 def test_another_tokenizer_gets_another_amount_of_text():

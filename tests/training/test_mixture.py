@@ -9,9 +9,9 @@ from tokenizers import Tokenizer
 from farspan.tasks import _wording as wording
 from farspan.tasks._facts import Language
 from training import topics
-from training.copying import repeats
+from training.copying import bare_quote, repeats
 from training.document import encode
-from training.mixture import Length, Mixture
+from training.mixture import FORMS, Length, Mixture
 
 KINDS = {"needle", "values", "keys", "bare", "reverse", "count", "list", "chain", "variable", "quote", "bare quote"}
 
@@ -98,3 +98,24 @@ def test_chains_fill_the_lines_given(plain: Language):
         for turn in chains:
             places = [next(i for i, line in enumerate(topic.statements) if name in line) for name in turn.values]
             assert places == sorted(places)
+
+
+def test_every_form_of_topic_can_be_asked_in_made_up_wordings(mixture: Mixture):
+    for seed in range(40):
+        random = Random(seed)
+        for form in FORMS:
+            topic = form.make(random, mixture._language(random), 6, 4)
+            assert topic.late or topic.turns or form.make is topics.overviews
+            assert not any("{" in turn.prompt for turn in topic.turns)
+
+
+def test_a_bare_quote_goes_on_with_the_tokens_of_the_document(mixture: Mixture, tokenizer: Tokenizer):
+    found = 0
+    for seed in range(40):
+        document = mixture.code.span(600, Random(seed))
+        turn = bare_quote(Random(seed), document)
+        if turn:
+            ids, rest = encode(tokenizer, document), encode(tokenizer, turn.answer)
+            assert any(ids[i : i + len(rest)] == rest for i in range(len(ids)))
+            found += 1
+    assert found > 30
