@@ -10,6 +10,7 @@
 FS_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,amx-tile,amx-bf16")
 namespace {
 #include "wide.inl"
+#include "squares.inl"
 #include "decode.inl"
 
 const int KEYS = 32, ROWS = 64;      // of a tile, and rows that meet it together
@@ -17,13 +18,6 @@ const int TOGETHER = 4, WIDTH = 128; // tiles that weights are found for togethe
 const int LAID = 16;                 // tiles that are laid out before all rows meet them
 const int SQUARE = 512;              // numbers of a right-hand matrix, 16 rows of 16 pairs
 const int32_t NOWHERE = INT32_MAX;   // the position of what fills up a tile: after every query
-
-struct alignas(64) Shapes {
-    uint8_t palette, start, none[14];
-    uint16_t bytes[16];
-    uint8_t rows[16];
-};
-const Shapes squares = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
 
 inline int padded(int size) { return (size + 31) / 32 * 32; }
 inline int64_t padded_rows(int rows) { return (rows + ROWS - 1) / ROWS * ROWS; }
@@ -110,29 +104,6 @@ inline F power(F x) {
 }
 
 inline float power_of(float x) { return _mm512_cvtss_f32(power(_mm512_set1_ps(x))); }
-
-// 16 rows of 16 words, turned.
-inline void turn(I *x) {
-    I y[16];
-    for (int i = 0; i < 16; i += 2) {
-        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; j++) {
-            x[i + 2 * j] = _mm512_unpacklo_epi64(y[i + j], y[i + j + 2]);
-            x[i + 2 * j + 1] = _mm512_unpackhi_epi64(y[i + j], y[i + j + 2]);
-        }
-    for (int half = 0; half < 16; half += 8)
-        for (int j = 0; j < 4; j++) {
-            y[half + j] = _mm512_shuffle_i32x4(x[half + j], x[half + 4 + j], 0x88);
-            y[half + 4 + j] = _mm512_shuffle_i32x4(x[half + j], x[half + 4 + j], 0xdd);
-        }
-    for (int j = 0; j < 8; j++) {
-        x[j] = _mm512_shuffle_i32x4(y[j], y[8 + j], 0x88);
-        x[8 + j] = _mm512_shuffle_i32x4(y[j], y[8 + j], 0xdd);
-    }
-}
 
 inline __mmask32 words(int n) { return n >= 32 ? ~(__mmask32)0 : n <= 0 ? 0 : ((__mmask32)1 << n) - 1; }
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 SOURCE = Path(__file__).resolve().parent / "native" / "causal.cpp"
+SHARED = Path(__file__).resolve().parent.parent / "native" / "squares.inl"
 BUILT = Path(__file__).resolve().parent / "out" / "native"
 FLAGS = (
     "-std=c++17 -O3 -fno-trapping-math -w -shared -fPIC -mavx2 -mfma -mavx512f -mavx512bw -mavx512vl -mavx512dq "
@@ -50,7 +51,7 @@ def library() -> ctypes.CDLL | None:
     flags = Path("/proc/cpuinfo")
     if not flags.is_file() or not {"amx_bf16", "avx512_bf16"} <= set(flags.read_text().split()):
         return None
-    name = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:16]
+    name = hashlib.sha256(SOURCE.read_bytes() + SHARED.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:16]
     built = BUILT / f"causal-{name}.so"
     if not built.is_file() and not _build(built):
         return None
@@ -82,6 +83,8 @@ def fits(device: torch.device, head_dim: int) -> bool:
 def _run(name: str, sums: Tensor, **tensors: Tensor) -> None:
     query, keys = tensors["q"], tensors["k"]
     batch, tokens, heads, width = query.shape
+    if width != HEAD_DIM or tokens % BLOCK or any(each.dtype != torch.bfloat16 for each in tensors.values()):
+        raise ValueError(f"heads of {HEAD_DIM} channels in bfloat16, tokens a multiple of {BLOCK}; not {query.shape}")
     call = _Call(
         sums=sums.data_ptr(), batch=batch, tokens=tokens, heads=heads, kv_heads=keys.shape[2], scale=width**-0.5
     )

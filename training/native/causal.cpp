@@ -18,16 +18,10 @@
 namespace {
 using F = __m512;
 using I = __m512i;
+#include "../../native/squares.inl"
 
 const int SIZE = 32, BLOCK = 64;  // channels of a head; queries, and keys, that meet together
 const int MATRIX = 512;           // numbers of a matrix of AMX: 16 rows of 32, or of 16 pairs
-
-struct alignas(64) Shapes {
-    uint8_t palette, start, none[14];
-    uint16_t bytes[16];
-    uint8_t rows[16];
-};
-const Shapes squares = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
 
 // [B, T, heads, 32] in bfloat16: numbers from one to the next.
 struct View {
@@ -52,29 +46,6 @@ inline F power(F x) { // 2^x for x <= 0, off by less than bfloat16 can tell
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.693146978f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(p, n);
-}
-
-// 16 rows of 16 words, turned.
-inline void turn(I *x) {
-    I y[16];
-    for (int i = 0; i < 16; i += 2) {
-        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; j++) {
-            x[i + 2 * j] = _mm512_unpacklo_epi64(y[i + j], y[i + j + 2]);
-            x[i + 2 * j + 1] = _mm512_unpackhi_epi64(y[i + j], y[i + j + 2]);
-        }
-    for (int half = 0; half < 16; half += 8)
-        for (int j = 0; j < 4; j++) {
-            y[half + j] = _mm512_shuffle_i32x4(x[half + j], x[half + 4 + j], 0x88);
-            y[half + 4 + j] = _mm512_shuffle_i32x4(x[half + j], x[half + 4 + j], 0xdd);
-        }
-    for (int j = 0; j < 8; j++) {
-        x[j] = _mm512_shuffle_i32x4(y[j], y[8 + j], 0x88);
-        x[8 + j] = _mm512_shuffle_i32x4(y[j], y[8 + j], 0xdd);
-    }
 }
 
 inline void put(const I *x, uint16_t *to) {
@@ -119,12 +90,8 @@ inline I zipped(F even, F odd) {
     return _mm512_permutexvar_epi16(_mm512_loadu_si512(order), both(even, odd));
 }
 
-// 32 by 32 products of the rows of `left` and the columns of two right-hand matrices.
-inline void multiply(const uint16_t *left, int64_t stride, const uint16_t *right, float *to) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+// Tiles 0 to 3 are a square of 32 by 32 sums; 4 to 7 what is multiplied.
+inline void grow(const uint16_t *left, int64_t stride, const uint16_t *right) {
     _tile_loadd(4, left, 2 * stride);
     _tile_loadd(6, right, 64);
     _tile_loadd(7, right + MATRIX, 64);
@@ -133,32 +100,34 @@ inline void multiply(const uint16_t *left, int64_t stride, const uint16_t *right
     _tile_loadd(5, left + 16 * stride, 2 * stride);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
+}
+
+inline void store(float *to) {
     _tile_stored(0, to, 128);
     _tile_stored(1, to + 16, 128);
     _tile_stored(2, to + 16 * 32, 128);
     _tile_stored(3, to + 16 * 32 + 16, 128);
 }
 
-// 32 by 32 sums, rows of 32, grow by two products each: `left` has 32 rows of 32, the second pair `left_step` further.
+// 32 by 32 products of the rows of `left` and the columns of two right-hand matrices.
+inline void multiply(const uint16_t *left, int64_t stride, const uint16_t *right, float *to) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    grow(left, stride, right);
+    store(to);
+}
+
+// 32 by 32 sums grow by two products: `left` has 32 rows of 32 numbers, the second of the pairs stands a step further.
 inline void add(float *sums, const uint16_t *left, int left_step, const uint16_t *right, int right_step) {
     _tile_loadd(0, sums, 128);
     _tile_loadd(1, sums + 16, 128);
     _tile_loadd(2, sums + 16 * 32, 128);
     _tile_loadd(3, sums + 16 * 32 + 16, 128);
-    for (int i = 0; i < 2; i++, left += left_step, right += right_step) {
-        _tile_loadd(4, left, 64);
-        _tile_loadd(6, right, 64);
-        _tile_loadd(7, right + MATRIX, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, left + MATRIX, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-    _tile_stored(0, sums, 128);
-    _tile_stored(1, sums + 16, 128);
-    _tile_stored(2, sums + 16 * 32, 128);
-    _tile_stored(3, sums + 16 * 32 + 16, 128);
+    grow(left, SIZE, right);
+    grow(left + left_step, SIZE, right + right_step);
+    store(sums);
 }
 
 template <typename T> struct Room {
