@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.pages import code, difference, interval, machine, markdown, percent, verdict, weights
-from benchmarks.quality import CLAIMS, NULLS, PARTS
+from benchmarks.quality import CLAIMS, NULLS, PARTS, Claim
 from farspan.measure.cells import Summary
 from farspan.measure.contrast import contrasts
 from farspan.measure.frame import Column, load
 from farspan.measure.paired import holm
+from farspan.measure.record import Mode
+from farspan.plan import Plan
 
 HEAD = """\
 # Quality of every method on the reference model
@@ -22,11 +24,6 @@ its interval counts contexts, not questions (eight are asked of each). *nats* is
 of the text that follows. Bytes are those held after reading, as a share of a full cache in the model's dtype; read is
 the mean and first token the median, on {machine}, which did other work beside: only large differences between times say
 anything. Tasks that the full cache fails (below 50%) are shown and do not rank.
-"""
-
-LATER = """\
-Run later than the first table, with newer kernels, whose last bits turn a few answers of a bfloat16 model (compare the
-two rows `full`), and on a machine that was stopped for others at times: times of reading say nothing here.
 """
 
 
@@ -46,7 +43,7 @@ def page(folder: Path) -> str:
     }
     for name, title in titles.items():
         if name in parts:
-            blocks += [title, *([LATER] if name in ("sharing", "heads") else [])]
+            blocks.append(title)
             blocks += [_table(parts[name], length) for length in parts[name].frame.lengths]
         if name == "methods" and name in parts:
             blocks += [_beside_nulls(parts[name], share) for share in ("25%", "10%")]
@@ -124,14 +121,22 @@ def _row(summary: Summary, column: Column, length: int, tasks: Sequence[str], ju
 
 
 def _claims(summary: Summary) -> str:
-    found = [contrasts(summary, (claim.worse, claim.better))[0].overall for claim in CLAIMS]
+    """Every claim without the question, then with it; p is Holm's over all of them."""
+    sides = [(claim, mode, _sides(claim, mode)) for mode in PARTS["claims"].modes for claim in CLAIMS]
+    found = [contrasts(summary, named)[0].overall for _, _, named in sides]
     adjusted = iter(holm([each.p for each in found if each]))
-    rows = [["claim", "plans", "difference, points", "p (Holm)", "here"]]
-    for claim, each in zip(CLAIMS, found, strict=True):
-        plans = f"`{claim.better}` over `{claim.worse}`".replace("|", "\\|")
+    rows = [["claim", "plans", "question", "difference, points", "p (Holm)", "here"]]
+    for (claim, mode, _), each in zip(sides, found, strict=True):
+        row = [claim.said, f"{code(claim.better)} over {code(claim.worse)}", "known" if mode == "aware" else "unknown"]
         if each is None:
-            rows.append([claim.said, plans, "-", "-", "no task ranks"])
+            rows.append([*row, "-", "-", "no task ranks"])
             continue
         p = next(adjusted)
-        rows.append([claim.said, plans, difference(each), f"{p:.3f}", verdict(each, p)])
+        rows.append([*row, difference(each), f"{p:.3f}", verdict(each, p)])
     return markdown(rows)
+
+
+def _sides(claim: Claim, mode: Mode) -> tuple[str, str]:
+    """The labels of the worse and of the better column."""
+    worse, better = (f"{Plan.parse(plan)} · {mode}" for plan in (claim.worse, claim.better))
+    return worse, better
