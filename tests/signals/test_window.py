@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
 from torch import Tensor
 
-from farspan.signals import Observation, window_attention
+from farspan.attention.scaling import Scaling
+from farspan.signals import Observation, chunk_attention, window, window_attention
 
 
 def observe(shares: list[list[list[float]]], *, heads: int = 1, seen: int | None = None, **changes) -> Observation:
@@ -74,6 +76,32 @@ def test_every_query_spends_exactly_one(window):
     o = observe(torch.rand(4, 5, 30, generator=g).tolist(), heads=2)
     o = dataclasses.replace(o, keys=torch.randn(2, 30, 30, generator=g) * 3)
     torch.testing.assert_close(window_attention(o, window).sum(1), torch.full((2,), float(window)))
+
+
+@pytest.mark.parametrize("sinks", [False, True])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("block", [4, 7, 64])
+def test_it_is_the_softmax_whatever_the_blocks(block, softcap, sinks, monkeypatch):
+    """Query by query in float64; more queries and entries than fit a block, heads that hold different tokens."""
+    monkeypatch.setattr(window, "BLOCK", block)
+    monkeypatch.setattr(window, "QUERIES", 5)
+    g = torch.Generator().manual_seed(block)
+    heads, group, count, entries = 2, 3, 12, 40
+    learned = torch.randn(heads * group, generator=g) * 3
+    scaling = Scaling(0.7, softcap=softcap, sinks=learned if sinks else None)
+    keys, queries = torch.randn(heads, entries, 8, generator=g) * 2, torch.randn(6, count, 8, generator=g) * 2
+    positions = torch.stack([torch.randperm(60, generator=g)[:entries].sort().values for _ in range(heads)])
+    at = torch.arange(48, 48 + count)
+    o = observe([[[1] * entries] * count] * 6, heads=heads, keys=keys, queries=queries, scaling=scaling)
+    o = dataclasses.replace(o, positions=positions.int(), query_positions=at.int())
+    want = torch.zeros(heads, entries, dtype=torch.float64)
+    for h, w in itertools.product(range(heads * group), range(count)):
+        scores = (keys[h // group].double() @ queries[h, w].double()) * 0.7
+        scores = scores if softcap is None else (scores / softcap).tanh() * softcap
+        scores = scores.masked_fill(positions[h // group] > at[w], -torch.inf)
+        spent = torch.cat([scores, learned[h : h + 1].double()]) if sinks else scores
+        want[h // group] += (scores - spent.logsumexp(0)).exp() / group
+    torch.testing.assert_close(chunk_attention(o).double(), want, rtol=1e-5, atol=1e-6)
 
 
 def test_it_is_computed_once_for_all_who_ask():

@@ -26,7 +26,7 @@ def window_attention(observation: Observation, window: int) -> Tensor:
 def chunk_attention(observation: Observation) -> Tensor:
     """-> [H, N] float32: window attention of all the queries there are; of a whole chunk, where a scorer accumulates.
 
-    A second and a third QKᵀ beside the attention itself: one for what each query's scores sum to, one for the shares.
+    A second QKᵀ beside the attention itself; beyond BLOCK entries a third, for the shares of all but the last block.
     """
     return window_attention(observation, observation.queries.shape[1])
 
@@ -41,18 +41,29 @@ def _window_attention(o: Observation, window: int) -> Tensor:
 
 def _add_attention(o: Observation, asked: slice, mass: Tensor) -> None:
     """Add to `mass` [H, N] what the queries `asked` pay to each entry."""
-    spans = [slice(start, start + BLOCK) for start in range(0, o.entries, BLOCK)]
-    lse = _scores(o, asked, spans[0]).logsumexp(-1)
-    for span in spans[1:]:
+    in_sight = (o.positions <= o.query_positions[asked].max()).any(0)  # [N]: what comes later for all is not looked at
+    stop = int(in_sight.nonzero()[-1]) + 1  # every query sees itself
+    *earlier, last = [slice(start, min(start + BLOCK, stop)) for start in range(0, stop, BLOCK)]
+    lse = torch.full((), -math.inf, device=mass.device)
+    for span in earlier:
         lse = torch.logaddexp(lse, _scores(o, asked, span).logsumexp(-1))
-    lse = with_sinks(lse.flatten(0, 1), o.scaling).view_as(lse)
-    for span in spans:
-        mass[:, span] += _scores(o, asked, span).sub_(lse[..., None]).exp_().sum(2).mean(1)
+    weights = _scores(o, asked, last)  # [H, G, W, n], of which exp(score - top) is kept: computed once
+    top = weights.amax(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).min)
+    lse = torch.logaddexp(lse, weights.sub_(top).exp_().sum(-1).log() + top[..., 0])
+    lse = with_sinks(lse.flatten(0, 1), o.scaling).view_as(lse)[..., None]
+    for span in earlier:
+        mass[:, span] += _scores(o, asked, span).sub_(lse).exp_().sum(2).mean(1)
+    shares = (top - lse).exp().flatten(1, 2).mT  # [H, 1, G W]
+    mass[:, last] += (shares @ weights.flatten(1, 2))[:, 0] / weights.shape[1]
 
 
 def _scores(o: Observation, asked: slice, span: slice) -> Tensor:
     """-> [H, G, W, n]: what the queries `asked` say to the entries of `span`, -inf where these come later."""
     queries = o.queries[:, asked].float().unflatten(0, (o.heads, -1))  # [H, G, W, D]
     scores = scored(torch.einsum("hgwd,hnd->hgwn", queries, o.keys[:, span].float()), o.scaling)
-    later = o.positions[:, None, span] > o.query_positions[asked, None]  # [H, W, n]
-    return scores.masked_fill_(later[:, None], -math.inf)
+    positions, at = o.positions[:, None, span], o.query_positions[asked, None]
+    some_later = (positions > at.min()).any(0).any(0).nonzero()
+    if len(some_later):  # the first entry that comes later for any; those before it need no mask
+        first = int(some_later[0])
+        scores[..., first:].masked_fill_((positions[..., first:] > at)[:, None], -math.inf)
+    return scores

@@ -20,7 +20,7 @@ class H2o(Scorer):
     Source: Zhang et al. 2023, "H2O: Heavy-Hitter Oracle", algorithm 1: the sum runs over every query that an entry was
     there for, so old entries have had more time to gather than new ones. `recent` newest entries always stay (the paper
     gives them half of the budget); no sinks are set aside, because they gather most by themselves. Query heads of a
-    group are averaged. Accumulating costs two more QKᵀ for every chunk, beside the attention itself.
+    group are averaged. Accumulating costs another QKᵀ for every chunk, beside the attention itself.
     """
 
     paper: ClassVar[Paper | None] = Paper("H2O", arxiv="2306.14048")
