@@ -1,7 +1,8 @@
 """Keys and values in formats made up per document, so that copying any string is learned and not some types of it.
 
-A format is one to four runs of characters with joints between them: `d4-a3`, `Q7:03`, `brake.salt`. Small alphabets
-make strings whose tokens repeat, which only position tells apart. Formats of evaluation's own types never come up: no
+A format is one to five runs of characters with joints between them: `d4-a3`, `Q7:03`, `brake.salt`. Small alphabets
+make strings whose tokens repeat, and runs that hardly vary (`20-4`, `20-9`) strings that begin or go on alike, which
+only position tells apart. Formats of evaluation's own types never come up: no
 joint is a slash, and no string is a date.
 """
 
@@ -17,8 +18,10 @@ from farspan.tasks._vocabulary import Vocabulary
 
 JOINTS = ("-", "_", ".", ":", "#", " ", "+", "=", "@", "~", "x", "")
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
-SHARE_KEYS, SHARE_VALUES = 0.4, 0.45
+SHARE_KEYS, SHARE_VALUES = 0.4, 0.5
 """Of the documents that use made-up formats for their keys, and for their values."""
+SHARE_ALIKE = 0.3
+"""Of the runs beside others that hardly vary within a document."""
 
 PAIRS = tuple(a + b for a in string.ascii_lowercase for b in string.ascii_lowercase)
 
@@ -55,7 +58,7 @@ def made_up(random: Random, worded: float = 0.3) -> Format:
     `worded` is how often a run is a word: few for values, which must not look like the words around them.
     """
     while True:
-        parts = random.choice((1, 1, 2, 2, 2, 3, 4))
+        parts = random.choice((1, 1, 2, 2, 2, 3, 3, 4, 5))
         same = random.choice(JOINTS)
         joints = (same if random.random() < 0.7 else random.choice(JOINTS) for _ in range(parts - 1))
         made = Format(runs=tuple(_run(random, parts, worded) for _ in range(parts)), joints=tuple(joints))
@@ -64,12 +67,15 @@ def made_up(random: Random, worded: float = 0.3) -> Format:
 
 
 def _run(random: Random, parts: int, worded: float) -> Run:
-    longest = {1: 10, 2: 6, 3: 4, 4: 3}[parts]
-    shortest = {1: 3, 2: 1, 3: 1, 4: 1}[parts]
+    longest = {1: 10, 2: 6, 3: 4, 4: 3, 5: 2}[parts]
+    shortest = 3 if parts == 1 else 1
     low, high = sorted((random.randint(shortest, longest), random.randint(shortest, longest)))
     if random.random() < worded:
         return _word(random)
     alphabet = _alphabet(random)
+    if parts > 1 and random.random() < SHARE_ALIKE:
+        few = ["".join(random.choices(alphabet, k=random.randint(low, high))) for _ in range(random.randint(1, 3))]
+        return lambda dice, _: dice.choice(few)
     return lambda dice, _: "".join(dice.choices(alphabet, k=dice.randint(low, high)))
 
 
@@ -83,4 +89,4 @@ def _alphabet(random: Random) -> str:
     wide = random.choice(
         (digits, digits, digits, digits, lower, upper, digits + "abcdef", upper + digits, lower + upper)
     )
-    return "".join(random.sample(wide, random.randint(3, 6))) if random.random() < 0.25 else wide
+    return "".join(random.sample(wide, random.randint(2, 6))) if random.random() < 0.25 else wide
