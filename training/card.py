@@ -40,7 +40,7 @@ COMMANDS = """## How it was made
 {trained}python -m training.evaluate --model packed={run}/model --out {run}/evaluation
 for snapshot in {run}/snapshots/tokens-*; do
     python -m training.evaluate --model $(basename $snapshot)=$snapshot --out {run}/evaluation --lengths 4096 \\
-        --share 0.5 --no-baselines --windows 0 \\
+        --share 0.156 --no-baselines --windows 0 \\
         --cells "one needle,four keys,forty keys,multi-value,multi-query,2 hops,4 hops"
 done
 python -m training.pack {run}/model
