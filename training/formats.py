@@ -16,7 +16,7 @@ from random import Random
 
 from farspan.tasks._vocabulary import Vocabulary
 
-JOINTS = ("-", "_", ".", ":", "#", " ", "+", "=", "@", "~", "x", "")
+JOINTS = ("-", "_", ".", ":", "#", "+", "=", "@", "~", "x", "")
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 SHARE_KEYS, SHARE_VALUES = 0.4, 0.5
 """Of the documents that use made-up formats for their keys, and for their values."""
