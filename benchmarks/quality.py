@@ -10,7 +10,7 @@ into docs/quality.md, from the parts that are there.
   (`aware`, which reads once per question); six contexts and four. `lengths`: at 4k and 8k tokens, eight.
 * `sharing`, `heads`: scores that layers share and heads that are pruned, in the tasks and contexts of `methods`.
 * `claims`: pairs of plans that a paper says something about, at a quarter of the cache, where most plans are neither at
-  zero nor at the full cache's score; without the question and with it; twelve contexts of eight questions each.
+  zero nor at the full cache's score; without the question and with it; eight contexts of eight questions each.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ PARTS = {
         plans=("full", *dict.fromkeys(plan for claim in CLAIMS for plan in (claim.better, claim.worse))),
         tasks=NEEDLES,
         modes=BOTH,
-        contexts=12,
+        contexts=8,
     ),
     "budgets": Part(plans=("full", *at(SIX, "50%", "25%", "10%", "5%")), tasks=NEEDLES, modes=BOTH, contexts=6),
     "layerwise": Part(
