@@ -46,7 +46,7 @@ PARTS = {
             *("yarn(factor=4)", "yarn(factor=8)"),
             *([f"longrope(factors={FACTORS})"] if FACTORS.is_file() else []),
         ),
-        8,
+        12,
     ),
     "32k": part(32768, LONG, 6),
     "64k": part(65536, ("resonance", "yarn"), 3),

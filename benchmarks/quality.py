@@ -1,8 +1,8 @@
 """The quality of every method on the reference model: `python -m benchmarks.quality [-o FOLDER] [--part NAME]`.
 
 Each part is a run of `farspan eval` in a folder of its own below FOLDER (default: runs/quality), so whatever stops it,
-the same command goes on where it was; in all it takes about three hours of two idle cores. `--write` puts the tables
-into docs/quality.md, from the parts that are there.
+the same command goes on where it was; in all it takes about two hours of one core, and two parts may run side by side.
+`--write` puts the tables into docs/quality.md, from the parts that are there.
 
 * `methods`: every scorer, allocator and folder at 25% and 10%, every store, and compositions, beside the null
   baselines; 2k tokens, stream order, query-agnostic, eight contexts of eight questions each per task.
