@@ -65,7 +65,6 @@ class Claim:
 
 CLAIMS = (
     Claim(said="YaRN extends without training (Peng et al. 2023)", better="yarn", worse="full"),
-    Claim(said="YaRN extends to four times the length without training", better="yarn", worse="full", length="32k"),
     Claim(said="YaRN, where interpolation loses", better="yarn", worse="linear"),
     Claim(said="YaRN, where NTK-aware scaling loses", better="yarn", worse="ntk"),
     Claim(said="Linear scaling is the best basis (Giraffe, trained with it)", better="linear", worse="truncated"),

@@ -6,8 +6,8 @@ the same command goes on where it was; in all it takes about two hours of one co
 
 * `methods`: every scorer, allocator and folder at 25% and 10%, every store, and compositions, beside the null
   baselines; 2k tokens, stream order, query-agnostic, eight contexts of eight questions each per task.
-* `budgets`, `layerwise`: six named plans at 50% to 5%, and in the other order, without the question and with it
-  (`aware`, which reads once per question); six contexts and four. `lengths`: at 4k and 8k tokens, eight.
+* `budgets`, `layerwise`: six named plans at 50% to 10%, and in the other order, without the question and with it
+  (`aware`, which reads once per question); four contexts. `lengths`: at 4k and 8k tokens, eight.
 * `sharing`, `heads`: scores that layers share and heads that are pruned, in the tasks and contexts of `methods`.
 * `claims`: pairs of plans that a paper says something about, at a quarter of the cache, where most plans are neither at
   zero nor at the full cache's score; without the question and with it; eight contexts of eight questions each.
@@ -91,7 +91,7 @@ PARTS = {
         modes=BOTH,
         contexts=8,
     ),
-    "budgets": Part(plans=("full", *at(SIX, "50%", "25%", "10%", "5%")), tasks=NEEDLES, modes=BOTH, contexts=6),
+    "budgets": Part(plans=("full", *at(SIX, "50%", "25%", "10%")), tasks=NEEDLES, modes=BOTH, contexts=4),
     "layerwise": Part(
         plans=("full", *(f"{plan} | layerwise" for plan in at(SIX, "25%", "10%"))),
         tasks=NEEDLES,
