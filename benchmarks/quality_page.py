@@ -43,7 +43,7 @@ def page(folder: Path) -> str:
     }
     for name, title in titles.items():
         if name in parts:
-            blocks.append(title)
+            blocks += [title, f"{PARTS[name].contexts} contexts per task and length."]
             blocks += [_table(parts[name], length) for length in parts[name].frame.lengths]
         if name == "methods" and name in parts:
             blocks += [_beside_nulls(parts[name], share) for share in ("25%", "10%")]
