@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from farspan.loading import load
-from farspan.measure.paired import Comparison
+from farspan.measure.paired import Comparison, holm
 from farspan.measure.statistics import Interval
 
 
@@ -44,6 +44,21 @@ def verdict(each: Comparison, p: float) -> str:
         return "showed" if each.difference > 0 else "the opposite showed"
     seen = "" if each.detectable is None else f" (from {each.detectable * 100:.0f} points on it would have)"
     return f"did not show{seen}"
+
+
+def claimed(
+    head: Sequence[str], sides: Sequence[Sequence[str]], found: Sequence[Comparison | None], *, lacking: str
+) -> str:
+    """A table of what was said and whether it showed, p after Holm over all rows; `lacking` where nothing decides."""
+    adjusted = iter(holm([each.p for each in found if each]))
+    rows = [[*head, "right, points", "p (Holm)", "here"]]
+    for side, each in zip(sides, found, strict=True):
+        if each is None:
+            rows.append([*side, "-", "-", lacking])
+            continue
+        p = next(adjusted)
+        rows.append([*side, difference(each), f"{p:.3f}", verdict(each, p)])
+    return markdown(rows)
 
 
 def machine(manifest: dict[str, Any]) -> str:

@@ -50,6 +50,8 @@ def main(
     parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{name}.md, and run nothing")
     given = parser.parse_args()
     if given.write:
+        if not any((given.output / each / "run.json").is_file() for each in parts):
+            parser.error(f"{given.output} holds no run of any part; make some first, without --write")
         (Path("docs") / f"{name}.md").write_text(page(given.output), encoding="utf-8")
         return
     subject = LocalModel(load(), recall=recall)

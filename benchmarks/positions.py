@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.lookup import TASKS, Named
 from benchmarks.lookup_page import Made
-from benchmarks.pages import code, difference, machine, markdown, verdict, weights
+from benchmarks.pages import claimed, code, machine, markdown, weights
 from benchmarks.parts import main
+from benchmarks.quality import Claim
 from farspan.measure.cells import Summary
 from farspan.measure.frame import load
-from farspan.measure.paired import Comparison, compare, holm
+from farspan.measure.paired import Comparison, compare
 
 PAGE = Path("docs/positions.md")
 FACTORS = Path("runs/positions/model.rope")
@@ -53,16 +53,7 @@ PARTS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """What a paper says of answers at `length`: `better` gives more right ones than `worse`."""
-
-    said: str
-    better: str
-    worse: str
-    length: str = "16k"
-
-
+CLAIMED = "16k"
 CLAIMS = (
     Claim(said="YaRN extends without training (Peng et al. 2023)", better="yarn", worse="full"),
     Claim(said="YaRN, where interpolation loses", better="yarn", worse="linear"),
@@ -120,17 +111,10 @@ def _cell(made: Made, row: str) -> str:
 
 
 def _claims(made: dict[str, Made]) -> str:
-    found = [_compared(claim, made.get(claim.length)) for claim in CLAIMS]
-    adjusted = iter(holm([each.p for each in found if each]))
-    rows = [["claim", "plans", "at", "right, points", "p (Holm)", "here"]]
-    for claim, each in zip(CLAIMS, found, strict=True):
-        row = [claim.said, f"{code(claim.better)} over {code(claim.worse)}", claim.length]
-        if each is None:
-            rows.append([*row, "-", "-", "not run"])
-            continue
-        p = next(adjusted)
-        rows.append([*row, difference(each), f"{p:.3f}", verdict(each, p)])
-    return markdown(rows)
+    """Each at twice the trained length, where every plan was run."""
+    sides = [[claim.said, f"{code(claim.better)} over {code(claim.worse)}"] for claim in CLAIMS]
+    found = [_compared(claim, made.get(CLAIMED)) for claim in CLAIMS]
+    return claimed([f"claim, at {CLAIMED}", "plans"], sides, found, lacking="not run")
 
 
 def _compared(claim: Claim, made: Made | None) -> Comparison | None:

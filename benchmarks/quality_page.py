@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.pages import code, difference, interval, machine, markdown, percent, verdict, weights
+from benchmarks.pages import claimed, code, interval, machine, markdown, percent, weights
 from benchmarks.quality import CLAIMS, NULLS, PARTS, Claim
 from farspan.measure.cells import Summary
 from farspan.measure.contrast import contrasts
 from farspan.measure.frame import Column, load
-from farspan.measure.paired import holm
 from farspan.measure.record import Mode
 from farspan.plan import Plan
 
@@ -121,19 +120,14 @@ def _row(summary: Summary, column: Column, length: int, tasks: Sequence[str], ju
 
 
 def _claims(summary: Summary) -> str:
-    """Every claim without the question, then with it; p is Holm's over all of them."""
-    sides = [(claim, mode, _sides(claim, mode)) for mode in PARTS["claims"].modes for claim in CLAIMS]
-    found = [contrasts(summary, named)[0].overall for _, _, named in sides]
-    adjusted = iter(holm([each.p for each in found if each]))
-    rows = [["claim", "plans", "question", "difference, points", "p (Holm)", "here"]]
-    for (claim, mode, _), each in zip(sides, found, strict=True):
-        row = [claim.said, f"{code(claim.better)} over {code(claim.worse)}", "known" if mode == "aware" else "unknown"]
-        if each is None:
-            rows.append([*row, "-", "-", "no task ranks"])
-            continue
-        p = next(adjusted)
-        rows.append([*row, difference(each), f"{p:.3f}", verdict(each, p)])
-    return markdown(rows)
+    """Every claim without the question, then with it."""
+    asked = [(claim, mode) for mode in PARTS["claims"].modes for claim in CLAIMS]
+    sides = [
+        [claim.said, f"{code(claim.better)} over {code(claim.worse)}", "known" if mode == "aware" else "unknown"]
+        for claim, mode in asked
+    ]
+    found = [contrasts(summary, _sides(claim, mode))[0].overall for claim, mode in asked]
+    return claimed(["claim", "plans", "question"], sides, found, lacking="no task ranks")
 
 
 def _sides(claim: Claim, mode: Mode) -> tuple[str, str]:
